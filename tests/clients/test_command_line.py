@@ -59,6 +59,7 @@ def test_from_video_to_result(command, clip, tmp_path):
     ]
     assert command("download", render["id"], "--output", "t.jpg", "--result", "thumbnail").exit_code == 0
     assert sorted(path.suffix for path in tmp_path.glob("*.*")) == [".jpg", ".mp4", ".mp4"]
+    assert command("download", render["id"], "--output", "new/").stdout == f"new/{clip.stem}-2x.mp4\n"
     assert "960x" not in command("status", render["id"]).stdout
     assert command("open", render["id"], "--json").exit_code == 0
     address = command("stream", render["id"]).stdout.strip()

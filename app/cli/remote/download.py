@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -32,9 +33,10 @@ def make_directory(path: Path) -> None:
 
 def download(
     renders: Annotated[list[str], typer.Argument(metavar="ID...", help="The renders.")],
-    output: Annotated[
-        Path, typer.Option(metavar="PATH", help="A directory, or for one render the file to write.")
-    ] = Path(),
+    to: Annotated[
+        str,
+        typer.Option("--output", metavar="PATH", help="A directory, or for one render the file to write."),
+    ] = ".",
     result: Annotated[Result, typer.Option(help="Which of a render's files.")] = "output",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", "-y", help="Replace a file of the same name.")
@@ -46,7 +48,9 @@ def download(
 
     In a directory a file has the name that the server gives it, and the render's id too if there is another.
     """
-    if len(renders) > 1:
+    output = Path(to)
+    # A slash at the end names a directory, which a Path forgets.
+    if len(renders) > 1 or to.endswith(("/", os.sep)):
         make_directory(output)
     elif not output.is_dir():
         make_directory(output.absolute().parent)

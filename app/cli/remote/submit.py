@@ -144,7 +144,8 @@ def _tell_warnings(submission: Submission) -> None:
 
 def _how_to_go_on(submissions: Sequence[Submission], output: Path | None) -> Iterator[str]:
     unsent = [each.source for each in submissions if each.render is None and each.error is None]
-    under_way = [each.render.id for each in submissions if each.render and not each.path and not each.error]
+    unfetched = [each.render for each in submissions if each.render and not each.path and not each.error]
+    under_way = [render.id for render in unfetched if not render.ended]
     if unsent:
         yield (
             "What was uploaded is kept for a day. To go on with it, give the same options again: "
@@ -153,5 +154,6 @@ def _how_to_go_on(submissions: Sequence[Submission], output: Path | None) -> Ite
     if under_way:
         yield f"The server goes on without this command. To see how: regen watch {' '.join(under_way)}"
         yield f"To stop them: regen cancel {' '.join(under_way)}"
+    if unfetched:
         where = f" --output {shlex.quote(str(output))}" if output else ""
-        yield f"To fetch the results later: regen download {' '.join(under_way)}{where}"
+        yield f"To fetch the results later: regen download {' '.join(one.id for one in unfetched)}{where}"

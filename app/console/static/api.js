@@ -1,6 +1,6 @@
 // The API's client, as the console uses it: regen-client, with what a page needs around it.
 
-import { ApiError, NoAnswer } from "./vendor/regen-client/errors.js";
+import { ApiError, NoAnswer, RegenError } from "./vendor/regen-client/errors.js";
 import { Regen } from "./vendor/regen-client/regen.js";
 
 export { ApiError, NoAnswer };
@@ -49,6 +49,21 @@ export class Api extends Regen {
     const parts = { wholeBytes: 0, partBytes: 8 * 1024 * 1024, partsAtOnce: 3 };
     const patience = { retries: Number.POSITIVE_INFINITY, longestWaitSeconds: 600, onRetry };
     return new Api(this.key, this.onRefused, { ...parts, ...patience });
+  }
+
+  /** Follows a render for as long as the page shows it, however long the server is away.
+   * @override
+   * @param {Parameters<Regen["events"]>[0]} render @param {Parameters<Regen["events"]>[1]} [options]
+   * @returns {ReturnType<Regen["events"]>} */
+  async *events(render, options) {
+    for (;;) {
+      try {
+        for await (const event of super.events(render, options)) yield event;
+        return;
+      } catch (error) {
+        if (!(error instanceof RegenError && error.repeatable)) throw error;
+      }
+    }
   }
 
   /** @template [T=Row] @param {string} path @param {Request} [request] @returns {Promise<T>} */

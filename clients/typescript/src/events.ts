@@ -14,6 +14,8 @@ export class Events {
   ended = false;
   /** Why there are none: the server has no events, a proxy does not let them through, or the render is not there. */
   refusal: unknown;
+  /** Why the last stream could not be opened: the server is away for now. */
+  lost: RegenError | undefined;
   #lastId = "";
   readonly #requests: Requests;
   readonly #path: string;
@@ -31,10 +33,12 @@ export class Events {
       streamed = await this.#requests.stream("GET", this.#path, { headers, signal }, SILENCE_SECONDS);
     } catch (error) {
       signal?.throwIfAborted();
-      this.available = error instanceof RegenError && error.repeatable;
+      this.lost = error instanceof RegenError && error.repeatable ? error : undefined;
+      this.available = this.lost !== undefined;
       if (!this.available) this.refusal = error;
       return;
     }
+    this.lost = undefined;
     try {
       if (streamed.response.status === 204) this.ended = true;
       else yield* this.#read(streamed);

@@ -20,7 +20,7 @@ import type {
 } from "./types.js";
 import { WHOLE_BYTES, type SendPart, type UploadOptions, sendPart, sendWhole, upload } from "./uploads.js";
 
-/** How long a wait lasts while the server does not answer at all. */
+/** How long a render is asked for and followed while the server does not answer at all. */
 const PATIENCE_SECONDS = 120;
 const PREVIEW_SECONDS = 20;
 
@@ -184,14 +184,19 @@ export class Regen {
   }
 
   /** What the server tells of a render, as it happens, until its end; a stream that breaks off is continued. Throws ApiError
-   * where there are no events: `wait` asks at intervals then. */
+   * where there are no events: `wait` asks at intervals then; and NoAnswer or ApiError once the server was away for two
+   * minutes. */
   async *events(render: Render | string, { signal }: CallOptions = {}): AsyncGenerator<RenderEvent, void> {
     const events = new Events(this.requests, idOf(render));
+    let awaySince: number | undefined;
     for (;;) {
       yield* events.follow(signal);
       if (events.refusal) throw events.refusal;
       if (!events.available) return;
-      await pause(this.#settings.pollSeconds ?? 2, signal);
+      awaySince = events.lost && (awaySince ?? Date.now());
+      if (awaySince !== undefined && Date.now() - awaySince > PATIENCE_SECONDS * 1000) throw events.lost;
+      const asked = Math.min(events.lost?.retryAfter ?? 0, PATIENCE_SECONDS);
+      await pause(Math.max(this.#settings.pollSeconds ?? 2, asked), signal);
     }
   }
 

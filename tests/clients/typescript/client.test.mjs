@@ -181,6 +181,31 @@ test("a stream that ends anywhere is continued after the last whole event", asyn
   relay.close();
 });
 
+test("events are given up, as a wait is, after two minutes without the server", async () => {
+  let [now, asked, reason] = [0, 0, new TypeError("fetch failed")];
+  const clock = Date.now;
+  Date.now = () => now;
+  const send = async () => {
+    now += 50_000;
+    asked++;
+    if (reason instanceof Error) throw reason;
+    return new Response("", { status: reason });
+  };
+  const client = new Regen(undefined, undefined, { pollSeconds: 0, retries: 0, fetch: send });
+  try {
+    for (const follow of [() => client.wait("r"), () => client.events("r").next()]) {
+      asked = 0;
+      await assert.rejects(follow(), NoAnswer);
+      assert.ok(asked >= 4 && asked <= 8, `${asked}`);
+    }
+    [reason, asked] = [503, 0];
+    await assert.rejects(client.events("r").next(), { status: 503 });
+    assert.equal(asked, 4);
+  } finally {
+    Date.now = clock;
+  }
+});
+
 test("a download that stalls or breaks off goes on", async () => {
   const out = await folder();
   const render = await regen.wait(await regen.upscale(CLIP));

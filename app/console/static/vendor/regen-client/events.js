@@ -9,6 +9,8 @@ export class Events {
     ended = false;
     /** Why there are none: the server has no events, a proxy does not let them through, or the render is not there. */
     refusal;
+    /** Why the last stream could not be opened: the server is away for now. */
+    lost;
     #lastId = "";
     #requests;
     #path;
@@ -25,11 +27,13 @@ export class Events {
         }
         catch (error) {
             signal?.throwIfAborted();
-            this.available = error instanceof RegenError && error.repeatable;
+            this.lost = error instanceof RegenError && error.repeatable ? error : undefined;
+            this.available = this.lost !== undefined;
             if (!this.available)
                 this.refusal = error;
             return;
         }
+        this.lost = undefined;
         try {
             if (streamed.response.status === 204)
                 this.ended = true;

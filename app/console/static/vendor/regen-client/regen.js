@@ -4,7 +4,7 @@ import { RegenError, RenderFailed, WaitTimeout } from "./errors.js";
 import { Events } from "./events.js";
 import { Requests, pause } from "./requests.js";
 import { WHOLE_BYTES, sendPart, sendWhole, upload } from "./uploads.js";
-/** How long a wait lasts while the server does not answer at all. */
+/** How long a render is asked for and followed while the server does not answer at all. */
 const PATIENCE_SECONDS = 120;
 const PREVIEW_SECONDS = 20;
 /** A client of the Regen API. Every method may throw ApiError and NoAnswer, and what `signal` is aborted with. */
@@ -131,16 +131,22 @@ export class Regen {
         }
     }
     /** What the server tells of a render, as it happens, until its end; a stream that breaks off is continued. Throws ApiError
-     * where there are no events: `wait` asks at intervals then. */
+     * where there are no events: `wait` asks at intervals then; and NoAnswer or ApiError once the server was away for two
+     * minutes. */
     async *events(render, { signal } = {}) {
         const events = new Events(this.requests, idOf(render));
+        let awaySince;
         for (;;) {
             yield* events.follow(signal);
             if (events.refusal)
                 throw events.refusal;
             if (!events.available)
                 return;
-            await pause(this.#settings.pollSeconds ?? 2, signal);
+            awaySince = events.lost && (awaySince ?? Date.now());
+            if (awaySince !== undefined && Date.now() - awaySince > PATIENCE_SECONDS * 1000)
+                throw events.lost;
+            const asked = Math.min(events.lost?.retryAfter ?? 0, PATIENCE_SECONDS);
+            await pause(Math.max(this.#settings.pollSeconds ?? 2, asked), signal);
         }
     }
     async download(what, to, options = {}) {
