@@ -80,6 +80,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
     },
     "Location": {
         "description": "The address of what was made.",
+        "required": True,
         "schema": {"type": "string", "format": "uri"},
     },
 }

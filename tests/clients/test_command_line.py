@@ -173,11 +173,19 @@ def test_before_a_render(command, clip, tmp_path):
 
 
 def test_a_server_that_keeps_to_the_description_but_for_one_answer(command, regen_mock):
-    regen_mock.faults({"route": "GET /v1/engines", "times": 1, "after": 3, "action": {"status": 418}})
+    regen_mock.faults({"route": "GET /v1/engines", "times": 1, "after": 4, "action": {"status": 418}})
     answer = command("verify-api", regen_mock.url, "--json")
     assert answer.exit_code == ExitCode.FAILED
     told = {check["name"]: check["differences"] for check in json.loads(answer.stdout)["checks"]}
     assert [name for name, differences in told.items() if differences] == ["engines"] and len(told) == 9
     assert "GET /v1/engines answers 418 rather than 200." in told["engines"]
     assert renders_of(command("list", "--json")) == [], "what it made it deleted"
-    assert command("verify-api", "http://127.0.0.1:9").exit_code == ExitCode.NO_ACCESS
+    assert command("verify-api", "http://127.0.0.1:9").exit_code == ExitCode.NO_ACCESS, "no key is known"
+
+
+def test_what_keeps_a_server_from_being_verified(command, regen_mock, monkeypatch):
+    monkeypatch.setenv("REGEN_KEY", "of-nobody")
+    answer = command("verify-api", regen_mock.url)
+    assert answer.exit_code == ExitCode.NO_ACCESS and "refuses this key" in answer.stderr
+    assert answer.stdout == ""
+    assert command("verify-api", "http://127.0.0.1:9").exit_code == ExitCode.NO_ANSWER

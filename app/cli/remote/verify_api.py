@@ -46,6 +46,10 @@ def verify_api(
     try:
         key = find_key(server)
         with httpx.Client(base_url=server, timeout=REQUEST_SECONDS) as http:
+            if ContractSession(http, key).is_refused():
+                raise NoLogin(
+                    f"{server} refuses this key. Log in by `regen login {server}`, or set REGEN_KEY."
+                )
             try:
                 for name, check in CHECKS.items():
                     found[name] = _differences(check, ContractSession(http, key), made)
@@ -58,7 +62,7 @@ def verify_api(
     except NoLogin as error:
         report([(None, error)], server=server, as_json=as_json)
         raise typer.Exit(ExitCode.NO_ACCESS) from error
-    except httpx.TransportError as error:
+    except httpx.HTTPError as error:
         report([(None, OSError(f"{server} does not answer: {error}"))], server=server, as_json=as_json)
         raise typer.Exit(ExitCode.NO_ANSWER) from error
     if as_json:
@@ -71,8 +75,14 @@ def verify_api(
 def _differences(check: Check, api: ContractSession, made: Made) -> list[str]:
     try:
         check(api, made)
-    except (KeyError, TypeError, IndexError) as error:
-        api.differ(f"an answer lacks what the next request needs: {error}.")
+    except httpx.HTTPError as error:
+        api.differ(f"no answer: {error}")
+    except httpx.InvalidURL as error:
+        api.differ(f"an answer has an address that is none: {error}")
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
+        # Most often because of a difference that is told already.
+        if not api.differences:
+            api.differ(f"an answer of this or an earlier check lacks what the next request needs: {error}.")
     return api.differences
 
 
@@ -120,12 +130,14 @@ def _submission(api: ContractSession, made: Made) -> None:
     asked = {"file_id": made["file_id"], "target_fps": 12.5}
     render = api.ask("POST", "/v1/upscale", json=asked, headers=headers)["render"]
     made["renders"] = [render["id"]]
+    api.expect("the end of Location", api.headers.get("Location", "")[-len(render["id"]) :], render["id"])
     for name, expected in (("status", "queued"), ("fileId", made["file_id"]), ("targetFps", 12.5)):
         api.expect(name, render.get(name), expected)
     again = api.ask("POST", "/v1/upscale", json=asked, headers=headers)["render"]
     if again["id"] != render["id"]:
         made["renders"].append(again["id"])
     api.expect("the render of the same Idempotency-Key", again["id"], render["id"])
+    api.expect("Idempotent-Replayed of that", api.headers.get("Idempotent-Replayed"), "true")
     files = {"file": ("clip.mp4", CLIP.read_bytes())}
     other = api.ask("POST", "/v1/upscale", files=files, data={"engine": "regen-4x-lite"})["render"]
     made["renders"].append(other["id"])

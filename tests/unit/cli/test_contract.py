@@ -31,7 +31,7 @@ ENGINE = {"id": "a", "scale": 4, "costMultiplier": 1, "description": "An engine.
             ["null rather than left out: engines[].licence"],
         ),
         (201, {"engines": []}, 200, ["answers 201 rather than 200"]),
-        (200, "<html>", 200, ["something other than JSON"]),
+        (200, "<html>", 200, ["something other than JSON", "text/plain rather"]),
         (404, {"errors": [{"message": "No."}]}, 404, []),
         (404, {"detail": "No."}, 404, ["Additional properties", "'errors' is a required property"]),
         (404, {"errors": [{"message": "No.", "code": 1}]}, 404, ["errors[0]: Additional properties"]),
@@ -43,9 +43,8 @@ def test_differences(monkeypatch, status, content, asked, told):
 
     def answer(request: httpx.Request) -> httpx.Response:
         assert request.headers["Authorization"] == "Bearer key"
-        return httpx.Response(
-            status, **({"text": content} if isinstance(content, str) else {"json": content})
-        )
+        shaped = {"text": content} if isinstance(content, str) else {"json": content}
+        return httpx.Response(status, **shaped, headers={"X-Request-ID": "a-1"})
 
     with httpx.Client(base_url="http://test", transport=httpx.MockTransport(answer)) as http:
         session = ContractSession(http, "key")
@@ -53,3 +52,37 @@ def test_differences(monkeypatch, status, content, asked, told):
     assert len(session.differences) == len(told)
     for part in told:
         assert any(part in sentence for sentence in session.differences)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "headers", "told"),
+    [
+        ("GET /v1/engines", 200, {"X-Request-ID": "a-1", "RateLimit": '"user";r=97;t=41'}, []),
+        ("GET /v1/engines", 200, {}, ["the header X-Request-ID is missing"]),
+        (
+            "GET /v1/engines",
+            200,
+            {"X-Request-ID": "a b"},
+            ["the header X-Request-ID: the answer: 'a b' does not"],
+        ),
+        ("GET /v1/engines", 401, {"X-Request-ID": "a"}, ["the header WWW-Authenticate is missing"]),
+        ("GET /v1/engines", 401, {"X-Request-ID": "a", "WWW-Authenticate": "Bearer"}, []),
+        ("GET /v1/nothing", 404, {}, ["the header X-Request-ID is missing"]),
+        ("POST /v1/upscale", 200, {"X-Request-ID": "a"}, ["the header Location is missing"]),
+    ],
+)
+def test_differences_of_headers(monkeypatch, asked, status, headers, told):
+    monkeypatch.setattr("app.cli.remote.contract.described_api", lambda: DOCUMENT)
+    render = {"id": "a", "userId": "b", "status": "queued", "createdAt": "2023-04-01T12:34:56.789Z"}
+    right: dict[str, object] = {"engines": [ENGINE], "render": render, "errors": [{"message": "No."}]}
+    content = {"errors": right["errors"]} if status >= 400 else right
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, json=content, headers=headers)
+
+    with httpx.Client(base_url="http://test", transport=httpx.MockTransport(answer)) as http:
+        session = ContractSession(http, "key")
+        method, path = asked.split()
+        session.ask(method, path, status)
+    faults = [sentence for sentence in session.differences if "the header" in sentence]
+    assert len(faults) == len(told) and all(part in "".join(faults) for part in told)
