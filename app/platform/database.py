@@ -5,13 +5,14 @@ it waits for the write lock at the start and cannot fail half-way through for la
 sessions are READ COMMITTED: a row lock protects rows that must not change between two statements.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from sqlalchemy import (
     BindParameter,
+    ColumnElement,
     CursorResult,
     DateTime,
     Executable,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Row,
     Select,
     String,
+    bindparam,
     literal,
     literal_column,
     select,
@@ -139,6 +141,24 @@ def fetch_rows(
     return reader.execute(statement, parameters).all()
 
 
+_AMONG = "among"
+
+
+def is_among(column: Any, *, is_alone: bool) -> ColumnElement[bool]:
+    """Whether the column's text is one of those in `among`; `is_alone`: there is one.
+
+    A list is written into the statement anew at each execution, which takes as long as a short statement.
+    """
+    if is_alone:
+        return cast("ColumnElement[bool]", column == bindparam(_AMONG, type_=String))
+    return cast("ColumnElement[bool]", column.in_(bindparam(_AMONG, type_=String, expanding=True)))
+
+
+def among(texts: Collection[str]) -> Mapping[str, Any]:
+    """The parameter of statements with `is_among`."""
+    return {_AMONG: next(iter(texts)) if len(texts) == 1 else list(texts)}
+
+
 def insert_into(session: Session, table: Any) -> Any:
     """An INSERT with the clause ON CONFLICT of the session's database: `on_conflict_do_nothing`, `..._do_update`."""
     return (sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert)(table)
@@ -171,8 +191,9 @@ class Database:
         )
         self._reader = self.engine.execution_options(postgresql_readonly=True)
         # A connection that only selects needs no transaction, whose begin and end are a trip to the server each.
-        self._selecting = self._reader.execution_options(
-            **({} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"})
+        # Made of the engine itself: each level in between takes time at every event of a connection.
+        self._selecting = self.engine.execution_options(
+            postgresql_readonly=True, **({} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"})
         )
         self._writer = self.engine.execution_options(regen_begin="BEGIN IMMEDIATE")
 

@@ -19,14 +19,17 @@ REMOVED = "[removed]"
 LEAST_CHARACTERS = 8
 
 # No pattern crosses a quote or a backslash, so that a JSON line stays valid. None backtracks over a text, because part
-# of what is logged comes from clients.
+# of what is logged comes from clients. Before each: words, one of which is in everything that it matches, because
+# looking for words takes a twentieth of the time, and most lines have none. None has an i: patterns match its dotless
+# and dotted relatives too, which no folding of case makes equal.
 _FORMS = (
     # API keys of this server
-    (re.compile(r"regen_[A-Za-z0-9_-]{43}"), REMOVED),
+    (("regen_",), re.compile(r"regen_[A-Za-z0-9_-]{43}"), REMOVED),
     # Webhook secrets, also in a URL
-    (re.compile(r"whsec_[A-Za-z0-9+/%]{43,80}"), REMOVED),
+    (("whsec_",), re.compile(r"whsec_[A-Za-z0-9+/%]{43,80}"), REMOVED),
     # `Authorization: Basic ...`, also as a pair or an item of a dictionary
     (
+        ("author", "-key", "x-amz-secur"),
         re.compile(
             r"""((?:authorization|x-api-key|x-amz-security-token)["'\s\\]{0,4}[:=,]["'\s\\b]{0,4})"""
             r"""(?:[A-Za-z0-9-]+\s+)?[^\s"'\\,]+""",
@@ -34,12 +37,17 @@ _FORMS = (
         ),
         rf"\1{REMOVED}",
     ),
-    (re.compile(r"\b(bearer\s+)[A-Za-z0-9._~+/=-]+", re.IGNORECASE), rf"\1{REMOVED}"),
+    (("bearer",), re.compile(r"\b(bearer\s+)[A-Za-z0-9._~+/=-]+", re.IGNORECASE), rf"\1{REMOVED}"),
     # scheme://user:password@host
-    (re.compile(r"""(://[^\s/?#:@"'\\]*:)[^\s/?#"'\\]+@"""), rf"\1{REMOVED}@"),
-    (re.compile(r"\b(signature\W{1,6})[A-Za-z0-9_/+=-]{16,}", re.IGNORECASE), rf"\1{REMOVED}"),
+    (("://",), re.compile(r"""(://[^\s/?#:@"'\\]*:)[^\s/?#"'\\]+@"""), rf"\1{REMOVED}@"),
+    (
+        ("gnature",),
+        re.compile(r"\b(signature\W{1,6})[A-Za-z0-9_/+=-]{16,}", re.IGNORECASE),
+        rf"\1{REMOVED}",
+    ),
     # password=..., "token": "..."
     (
+        ("passw", "secret", "token", "key"),
         re.compile(
             r"""((?:password|passwd|secret|token|api[_-]?key|secret[_-]?key|access[_-]?key)"""
             r"""(?:\\?["']\s*:\s*b?\\?["']|=\\?["']?))[^\s"'\\,;&)}\]]+""",
@@ -64,8 +72,10 @@ def redactor(settings: Settings) -> Callable[[str], str]:
         if exactly is not None:
             line = exactly.sub(REMOVED, line)
         line = _QUERY.sub(_unless_signed, line)
-        for form, replacement in _FORMS:
-            line = form.sub(replacement, line)
+        folded = line.casefold()
+        for words, form, replacement in _FORMS:
+            if any(word in folded for word in words):
+                line = form.sub(replacement, line)
         return line
 
     return redact

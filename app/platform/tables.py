@@ -4,6 +4,7 @@ from dataclasses import fields
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from sqlalchemy import JSON, BigInteger, ColumnElement, Index, MetaData, String, literal_column, text
@@ -26,7 +27,11 @@ class ExactFraction(TypeDecorator[Fraction]):
         return None if value is None else str(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Fraction | None:
-        return None if value is None else Fraction(value)
+        return None if value is None else _fraction(value)
+
+
+# Reading a text takes several times as long as finding it, and videos share few rates and durations.
+_fraction = lru_cache(maxsize=4096)(Fraction)
 
 
 class StatusText(TypeDecorator[Any]):

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.tables import User
 from app.files.tables import File
-from app.platform.database import ColumnReader, database_now, fetch_rows
+from app.platform.database import ColumnReader, among, database_now, fetch_rows, is_among
 from app.platform.media.info import VideoProperties
 from app.platform.media.work_options import WorkOptions
 from app.platform.pagination import Page, read_page
@@ -22,7 +22,6 @@ from app.renders.tables import Render, Segment
 # Every poll runs these statements: they are built once, because building one takes longer than running it.
 RENDER = bindparam("render", type_=String)
 USER = bindparam("user", type_=String)
-AMONG = bindparam("among", type_=String, expanding=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +148,14 @@ def queue_positions(reader: ColumnReader, *, user_id: str, render_ids: Collectio
     whose turn is earlier. A position grows only when another user's turn comes first, or when a render of the
     same user has a higher priority.
     """
-    rows = fetch_rows(reader, _queue_positions(), {USER.key: user_id, AMONG.key: list(render_ids)})
+    statement = _queue_positions(is_alone=len(render_ids) == 1)
+    rows = fetch_rows(reader, statement, {USER.key: user_id, **among(render_ids)})
     return {render_id: int(place) for render_id, place in rows}
 
 
 def frames_done(reader: ColumnReader, *, render_ids: Collection[str]) -> dict[str, FramesDone]:
     """For those of the renders that have segments."""
-    rows = fetch_rows(reader, _frames_done(), {AMONG.key: list(render_ids)})
+    rows = fetch_rows(reader, _frames_done(is_alone=len(render_ids) == 1), among(render_ids))
     return {
         render_id: FramesDone(done=int(done), total=int(total), has_start=bool(has_start))
         for render_id, done, total, has_start in rows
@@ -179,7 +179,7 @@ def _own_stored_render() -> Select[*tuple[Any, ...]]:
 
 
 @cache
-def _queue_positions() -> Select[str, Any]:
+def _queue_positions(*, is_alone: bool) -> Select[str, Any]:
     is_queued = Render.status == RenderStatus.QUEUED
     in_turn = func.row_number().over(order_by=(Render.priority.desc(), Render.created_at, Render.id))
     own = select(Render.id, (in_turn - 1).label("before")).where(Render.user_id == USER, is_queued).subquery()
@@ -203,13 +203,13 @@ def _queue_positions() -> Select[str, Any]:
         .select_from(own)
         .join(queued, true())
         .join(User, User.id == queued.c.user_id)
-        .where(own.c.id.in_(AMONG))
+        .where(is_among(own.c.id, is_alone=is_alone))
         .group_by(own.c.id)
     )
 
 
 @cache
-def _frames_done() -> Select[str, Any, Any, Any]:
+def _frames_done(*, is_alone: bool) -> Select[str, Any, Any, Any]:
     is_start = and_(Segment.position == 0, Segment.status == SegmentStatus.DONE)
     return (
         select(
@@ -219,7 +219,7 @@ def _frames_done() -> Select[str, Any, Any, Any]:
             func.max(case((is_start, 1), else_=0)),
         )
         .join(Render, Render.id == Segment.render_id)
-        .where(Segment.render_id.in_(AMONG))
+        .where(is_among(Segment.render_id, is_alone=is_alone))
         .group_by(Segment.render_id)
     )
 

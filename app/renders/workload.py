@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, String, Subquery, and_, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
-from app.platform.database import ColumnReader, fetch_rows
+from app.platform.database import ColumnReader, among, fetch_rows, is_among
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
 from app.renders.statuses import UNFINISHED, RenderStatus, SegmentStatus
@@ -23,7 +23,6 @@ OPEN_SEGMENT = (SegmentStatus.WAITING, SegmentStatus.RUNNING)
 
 COLUMNS = Render.__table__.columns
 USER = bindparam("user", type_=String)
-AMONG = bindparam("among", type_=String, expanding=True)
 
 
 class Upscaling(NamedTuple):
@@ -83,8 +82,8 @@ def work_ahead(
     Renders in progress come first; then, as everywhere, the highest priority, then the oldest.
     """
     kinds = _kinds(tuple(engines))
-    statement = _work_ahead(kinds)
-    rows = fetch_rows(reader, statement, {USER.key: user_id, AMONG.key: list(render_ids)})
+    statement = _work_ahead(kinds, is_alone=len(render_ids) == 1)
+    rows = fetch_rows(reader, statement, {USER.key: user_id, **among(render_ids)})
     return {
         render_id: WorkAhead(
             pixels=float(pixels),
@@ -101,7 +100,7 @@ def _kinds(engines: tuple[str, ...]) -> tuple[Upscaling, ...]:
 
 
 @cache
-def _work_ahead(kinds: tuple[Upscaling, ...]) -> Select[*tuple[Any, ...]]:
+def _work_ahead(kinds: tuple[Upscaling, ...], *, is_alone: bool) -> Select[*tuple[Any, ...]]:
     """Built once: every poll runs it, and building it takes longer than running it."""
     own = _unfinished()
     in_turn = (own.c.is_queued, own.c.priority.desc(), own.c.created_at, own.c.id)
@@ -120,7 +119,7 @@ def _work_ahead(kinds: tuple[Upscaling, ...]) -> Select[*tuple[Any, ...]]:
         for number, kind in enumerate(kinds)
     ]
     summed = select(own.c.id, own.c.pixels, own.c.parts, *sums).subquery()
-    return select(summed).where(summed.c.id.in_(AMONG))
+    return select(summed).where(is_among(summed.c.id, is_alone=is_alone))
 
 
 def work_before_another(session: Session, *, user_id: str, priority: int) -> Mapping[Upscaling, float]:

@@ -105,3 +105,10 @@ def test_a_short_secret_does_not_cut_words_in_pieces(tmp_path):
 
     assert redact("a render was made") == "a render was made"
     assert redact("redis://:a@host") == "redis://:[removed]@host"
+
+
+@pytest.mark.parametrize(
+    "name", ["AUTHORİZATıON: ", "ſıGNATURE=", "API\u212aey=", "paſſword=", "acceSS_\u212aEY="]
+)
+def test_names_in_letters_that_are_the_same_but_for_their_case(name, settings):
+    assert redactor(settings)(f"sent {name}abcdefghijklmnopqrst") == f"sent {name}[removed]"
