@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from app.cli.database import open_database, open_or_make_database
-from app.cli.reporting import DataDirectory, load_settings, print_rows, stderr
+from app.cli.reporting import AsJson, DataDirectory, load_settings, print_body, print_rows, stderr
 
 LONGEST_NAME = 200  # the column's length
 SCOPES = ("read", "write", "admin")
@@ -59,16 +59,19 @@ def add_user(
 
 
 @users.command("list")
-def list_users(data_dir: DataDirectory = None) -> None:
+def list_users(as_json: AsJson = False, data_dir: DataDirectory = None) -> None:
     """List users, the newest first."""
     settings = load_settings(data_dir)
     from app.accounts import service as account_service
 
     with open_database(settings, read_only=True) as database, database.read() as session:
-        listed = [
-            (user.id, user.name, _moment(user.created_at), str(usable))
-            for user, usable in account_service.users_with_keys(session)
-        ]
+        found = account_service.users_with_keys(session)
+    if as_json:
+        from app.accounts.schemas import User, UsersBody
+
+        print_body(UsersBody(users=[User.model_validate(user) for user, _ in found]))
+        return
+    listed = [(user.id, user.name, _moment(user.created_at), str(usable)) for user, usable in found]
     print_rows(("id", "name", "made", "usable keys"), listed)
 
 
@@ -147,6 +150,7 @@ def create_key(
 @keys.command("list")
 def list_keys(
     user: Annotated[str | None, typer.Option(help="This user's keys alone.", show_default=False)] = None,
+    as_json: AsJson = False,
     data_dir: DataDirectory = None,
 ) -> None:
     """List keys: the first characters, never the whole key."""
@@ -154,20 +158,26 @@ def list_keys(
 
     settings = load_settings(data_dir)
     with open_database(settings, read_only=True) as database, database.read() as session:
-        rows = [
-            (
-                key.id,
-                owner.name,
-                key.name,
-                f"{key.hint}...",
-                ", ".join(key.scopes),
-                _moment(key.created_at),
-                _moment(key.last_used_at),
-                _moment(key.expires_at),
-                _moment(key.revoked_at, otherwise="no"),
-            )
-            for key, owner in account_queries.list_keys(session, user_name=user)
-        ]
+        found = account_queries.list_keys(session, user_name=user)
+    if as_json:
+        from app.accounts.schemas import Key, KeysBody
+
+        print_body(KeysBody(keys=[Key.model_validate(key) for key, _ in found]))
+        return
+    rows = [
+        (
+            key.id,
+            owner.name,
+            key.name,
+            f"{key.hint}...",
+            ", ".join(key.scopes),
+            _moment(key.created_at),
+            _moment(key.last_used_at),
+            _moment(key.expires_at),
+            _moment(key.revoked_at, otherwise="no"),
+        )
+        for key, owner in found
+    ]
     print_rows(("id", "user", "name", "key", "scopes", "made", "last used", "expires", "revoked"), rows)
 
 

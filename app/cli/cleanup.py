@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from pydantic.alias_generators import to_camel
 
 from app.cli.database import open_database
-from app.cli.reporting import DataDirectory, load_settings, print_rows
+from app.cli.reporting import AsJson, DataDirectory, load_settings, print_json, print_rows
 
 LABELS = {
     "renders_cleaned": "ended renders cleaned of segments and failed attempts",
@@ -28,6 +29,7 @@ def cleanup(
         bool,
         typer.Option("--anyway", help="Remove orphans even if they are most of the storage."),
     ] = False,
+    as_json: AsJson = False,
     data_dir: DataDirectory = None,
 ) -> None:
     """Remove files that are no longer needed, as the workers do regularly."""
@@ -50,12 +52,15 @@ def cleanup(
             len(orphans.keys) if dry_run or is_refused else remove_orphans(storage, orphans, anyway=anyway)
         )
     counts = {**asdict(removed), "orphans": count}
-    print_rows(("how many", "what"), [(str(number), LABELS[name]) for name, number in counts.items()])
+    if as_json:
+        print_json({"dryRun": dry_run, **{to_camel(name): number for name, number in counts.items()}})
+    else:
+        print_rows(("how many", "what"), [(str(number), LABELS[name]) for name, number in counts.items()])
     if is_refused:
         typer.echo(
             f"The {count} orphans were kept: they are most of the storage, so this may be the wrong database, or an "
             "old copy. If it is the right one, add --anyway.",
             err=True,
         )
-    if dry_run:
+    if dry_run and not as_json:
         typer.echo("Nothing was changed.")

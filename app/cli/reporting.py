@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ from typer.core import TyperGroup
 from app.platform.errors import ConfigurationError, RegenError, RequestError
 
 if TYPE_CHECKING:
+    from app.http.body import Body
     from app.platform.settings import Settings
 
 EXIT_FAILURE = 1
@@ -32,6 +34,7 @@ DataDirectory = Annotated[
 ]
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, as the API spells it.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
 ParentPid = Annotated[
@@ -93,6 +96,16 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             record.add_row(name, value)
         console.print(record)
         console.print()
+
+
+def print_body(body: Body) -> None:
+    """Print as JSON what the API would answer: camelCase, and without what is None."""
+    typer.echo(body.model_dump_json(by_alias=True, exclude_none=True, indent=2))
+
+
+def print_json(value: Any) -> None:
+    """Print as JSON what the API has no answer for."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def load_settings(data_dir: Path | None, **given: Any) -> Settings:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.reporting import DataDirectory, load_settings, print_rows, require_worker_packages
+from app.cli.reporting import (
+    AsJson,
+    DataDirectory,
+    load_settings,
+    print_json,
+    print_rows,
+    require_worker_packages,
+)
 from app.platform.errors import ConfigurationError
 from models.added import added_engine, added_engines, find_engine, measured_properties, parse_multiplier
 from models.catalog import ENGINES, UnknownEngine
@@ -29,14 +36,39 @@ def _multiplier(value: str) -> float:
 
 
 @weights.command("list")
-def list_weights(data_dir: DataDirectory = None) -> None:
+def list_weights(as_json: AsJson = False, data_dir: DataDirectory = None) -> None:
     """List the engines, and whether their weights are here."""
     directory = load_settings(data_dir).weights_dir
-    rows = []
+    sizes: list[tuple[Engine, int | None]] = []
     for engine in (*ENGINES.values(), *added_engines(directory).values()):
         path = directory / f"{engine.id}.safetensors"
-        size = f"{path.stat().st_size / 1e6:.1f} MB" if path.exists() else "made on first use"
-        rows.append((engine.id, engine.name, f"x{engine.cost_multiplier}", engine.licence, size))
+        sizes.append((engine, path.stat().st_size if path.exists() else None))
+    if as_json:
+        print_json(
+            {
+                "weights": [
+                    {
+                        "engine": engine.id,
+                        "network": engine.name,
+                        "costMultiplier": engine.cost_multiplier,
+                        "licence": engine.licence,
+                        "sizeBytes": size,
+                    }
+                    for engine, size in sizes
+                ]
+            }
+        )
+        return
+    rows = [
+        (
+            engine.id,
+            engine.name,
+            f"x{engine.cost_multiplier}",
+            engine.licence,
+            "made on first use" if size is None else f"{size / 1e6:.1f} MB",
+        )
+        for engine, size in sizes
+    ]
     print_rows(("engine", "network", "cost", "licence", "weights"), rows)
 
 

@@ -1,15 +1,12 @@
 """`regen workers`: lists workers, drains and resumes them."""
 
-import json
-from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.database import open_database
-from app.cli.reporting import DataDirectory, load_settings, print_rows
+from app.cli.reporting import AsJson, DataDirectory, load_settings, print_body, print_rows
 from app.platform.errors import NotFound
 
 if TYPE_CHECKING:
@@ -26,7 +23,7 @@ Name = Annotated[
 @workers.callback(invoke_without_command=True)
 def list_all(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    as_json: AsJson = False,
     data_dir: DataDirectory = None,
 ) -> None:
     """List the workers and the work they have in hand."""
@@ -36,23 +33,16 @@ def list_all(
     from app.work.workers import count_workers, list_workers
 
     with open_database(settings, read_only=True) as database, database.read() as session:
-        found = [
-            (view, view.is_alive(lease_seconds=settings.lease_seconds)) for view in list_workers(session)
-        ]
+        found = list_workers(session)
         workforce = count_workers(session, lease_seconds=settings.lease_seconds)
     if as_json:
-        views = [
-            {
-                **asdict(view),
-                "status": view.status,
-                "alive": alive,
-                "stalled": view.is_stalled(lease_seconds=settings.lease_seconds),
-            }
-            for view, alive in found
-        ]
-        typer.echo(json.dumps(views, indent=2, default=_plain))
+        from app.work.schemas import Worker, WorkersBody
+
+        print_body(
+            WorkersBody(workers=[Worker.of(view, lease_seconds=settings.lease_seconds) for view in found])
+        )
         return
-    rows = [_row(view, alive=alive, lease_seconds=settings.lease_seconds) for view, alive in found]
+    rows = [_row(view, lease_seconds=settings.lease_seconds) for view in found]
     columns = ("worker", "device", "queues", "for", "version", "with", "started", "state", "units done")
     print_rows(columns, rows)
     for warning in workforce.warnings:
@@ -63,7 +53,7 @@ def list_all(
         )
 
 
-def _row(view: "WorkerView", *, alive: bool, lease_seconds: float) -> tuple[str, ...]:
+def _row(view: "WorkerView", *, lease_seconds: float) -> tuple[str, ...]:
     from app.work.workers import WorkerStatus
 
     state = f"{view.kind.value} {view.render_id}" if view.kind else "idle"
@@ -75,7 +65,7 @@ def _row(view: "WorkerView", *, alive: bool, lease_seconds: float) -> tuple[str,
         state = f"{view.status} since {view.status_since:%Y-%m-%d %H:%M:%S}, {state}"
     if view.quarantine_reason:
         state += f" ({view.quarantine_reason})"
-    if not alive:
+    if not view.is_alive(lease_seconds=lease_seconds):
         held = f", with {state}" if view.kind else ""
         state = f"silent since {view.heartbeat_at:%Y-%m-%d %H:%M:%S}{held}"
     return (
@@ -119,7 +109,3 @@ def _change(name: str, data_dir: Path | None, *, is_to_claim: bool) -> None:
             (worker_standing.resume if is_to_claim else worker_standing.drain)(session, name=one)
     if not named:
         raise NotFound(f"There is no worker {name}. `regen workers` lists them.")
-
-
-def _plain(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.reporting import EXIT_FAILURE, DataDirectory, load_settings, stderr, stdout
+from app.cli.reporting import EXIT_FAILURE, AsJson, DataDirectory, load_settings, print_json, stderr, stdout
 
 if TYPE_CHECKING:
     from app.cli.doctor.findings import Finding
@@ -24,7 +23,7 @@ COLOURS = {"ok": "green", "absent": "yellow", "missing": "red"}
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    as_json: AsJson = False,
     data_dir: DataDirectory = None,
 ) -> None:
     """Check everything that the server needs: what works, what is missing, and how to fix it.
@@ -41,7 +40,7 @@ def doctor(
             findings.append(finding)
             status.update(f"Checking ... {escape(finding.subject)}: {finding.state.value}")
     if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        print_json([asdict(finding) for finding in findings])
     else:
         _show(findings)
     missing = [finding.subject for finding in findings if finding.state.value == "missing"]

@@ -31,7 +31,6 @@ Timeout = Annotated[
         min=0, metavar="SECONDS", help="Wait no longer for a render; it goes on.", show_default=False
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, as the API spells it.")]
 
 
 class NoLogin(ConfigurationError):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.cli.remote.connection import AsJson, ServerOption
+from app.cli.remote.connection import ServerOption
 from app.cli.remote.display import Display
 from app.cli.remote.session import RETRIES, carry_out, print_json
+from app.cli.reporting import AsJson
 
 if TYPE_CHECKING:
     from regen_client import AsyncRegen, Progress

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from app.cli.remote.connection import AsJson, ServerOption, find_server, keep_login, server_address
+from app.cli.remote.connection import ServerOption, find_server, keep_login, server_address
 from app.cli.remote.session import carry_out, print_json
-from app.cli.reporting import stderr
+from app.cli.reporting import AsJson, stderr
 
 
 def login(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.remote.connection import AsJson, ServerOption
+from app.cli.remote.connection import ServerOption
 from app.cli.remote.display import Display
 from app.cli.remote.download import download_result, make_directory
 from app.cli.remote.render_flags import given_options
 from app.cli.remote.renders import video_facts
 from app.cli.remote.session import RETRIES, ExitCode, carry_out, print_json
-from app.cli.reporting import print_rows, stderr
+from app.cli.reporting import AsJson, print_rows, stderr
 
 if TYPE_CHECKING:
     from regen_client import AsyncRegen, Preview

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from app.cli.remote.connection import AsJson, NoLogin, find_key, server_address
+from app.cli.remote.connection import NoLogin, find_key, server_address
 from app.cli.remote.contract import ContractSession
 from app.cli.remote.session import ExitCode, print_json, report
-from app.cli.reporting import stderr
+from app.cli.reporting import AsJson, stderr
 
 CLIP = Path(__file__).with_name("clip.mp4")
 WIDTH, HEIGHT, FRAMES, RATE = 64, 36, 5, 25

@@ -188,6 +188,6 @@ def test_the_command_lists_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert table.exit_code == 0, table.output
     assert "alive-1" in table.stdout and "idle" in table.stdout
     assert f"silent since {long_ago:%Y-%m-%d %H:%M:%S}" in table.stdout
-    rows = json.loads(CliRunner().invoke(application, ["workers", "--json"]).stdout)
+    rows = json.loads(CliRunner().invoke(application, ["workers", "--json"]).stdout)["workers"]
     assert {row["name"]: row["alive"] for row in rows} == {"alive-1": True, "silent-1": False}
     database.close()

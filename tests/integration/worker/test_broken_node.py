@@ -81,7 +81,9 @@ def test_a_worker_with_a_broken_ffmpeg_costs_no_render_and_comes_back_when_it_is
         assert drained.exit_code == 0, drained.output
         bad.wait_until(lambda: lines(bad, "worker_drained"), seconds=30, what="it is drained")
         listed = CliRunner().invoke(application, ["workers", "--json", "--data-dir", data], env=environment)
-        assert {one["machine"]: one["status"] for one in json.loads(listed.stdout)}["bad"] == "drained"
+        assert {one["machine"]: one["status"] for one in json.loads(listed.stdout)["workers"]}[
+            "bad"
+        ] == "drained"
         assert {place.status(render_id) for render_id in renders} == {RenderStatus.COMPLETED}
     finally:
         celery.close()

@@ -1,8 +1,11 @@
 """Commands that only look change nothing, whatever they find."""
 
+import json
 import sqlite3
+from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from app import migrations
 from app.platform.database import Database
@@ -12,7 +15,10 @@ LOOKING = [
     ("workers",),
     ("workers", "--json"),
     ("keys", "list"),
+    ("keys", "list", "--json"),
+    ("users", "list", "--json"),
     ("cleanup", "--dry-run"),
+    ("cleanup", "--dry-run", "--json"),
     ("db", "status"),
 ]
 ON_WHAT_IS_THERE = [
@@ -79,3 +85,38 @@ def test_a_file_that_is_no_database_is_told(regen, tmp_path, arguments):
     assert answer.exit_code == 1
     assert "is not an SQLite database" in answer.stderr and "Traceback" not in answer.output
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["regen.db"]
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        (("workers",), "/v1/workers"),
+        (("users", "list"), "/v1/admin/users"),
+        (("keys", "list"), "/v1/admin/users/{user_id}/keys"),
+        (("engines",), "/v1/engines"),
+    ],
+)
+def test_json_is_what_the_apis_description_says(regen, database, command, path):
+    regen("users", "add", "mina")
+    regen("keys", "create", "--user", "mina", "--expires-in", "30d")
+    shown = json.loads(regen(*command, "--json").stdout)
+    document = json.loads((Path(__file__).parents[3] / "docs" / "openapi.json").read_text())
+    schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    Draft202012Validator({**schema, "components": document["components"]}).validate(shown)
+    (listed,) = shown.values()
+    assert bool(listed) == (command != ("workers",))
+    assert all(not set(one) - set(_properties(document, schema)) for one in listed)
+
+
+def _properties(document, schema):
+    """The names that a listed object may have."""
+    body = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    (items,) = [found["items"] for found in body["properties"].values() if "items" in found]
+    return document["components"]["schemas"][items["$ref"].rpartition("/")[2]]["properties"]
+
+
+def test_json_of_what_the_api_has_no_answer_for(regen, database):
+    weights = json.loads(regen("weights", "list", "--json").stdout)["weights"]
+    assert {"regen-4x", "regen-4x-lite"} <= {one["engine"] for one in weights}
+    removed = json.loads(regen("cleanup", "--dry-run", "--json").stdout)
+    assert removed["dryRun"] is True and removed["orphans"] == 0 and removed["rendersCleaned"] == 0
