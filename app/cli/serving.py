@@ -64,8 +64,9 @@ def serve(
     close_memory(settings)
     if not no_worker:
         require_worker_packages()
-    from app.serving.server import end_process
-    from app.serving.server import serve as run_server
+    with without_collection():
+        from app.serving.server import end_process
+        from app.serving.server import serve as run_server
 
     run_server(
         settings,
@@ -92,9 +93,10 @@ def api_process(
     settings = load_settings(data_dir).model_copy(update={"api_processes": of})
     start_logging(settings)
     close_memory(settings)
-    from app.serving.api_processes import serve_inherited
-    from app.serving.child import end_with_parent
-    from app.serving.server import end_process
+    with without_collection():
+        from app.serving.api_processes import serve_inherited
+        from app.serving.child import end_with_parent
+        from app.serving.server import end_process
 
     end_with_parent(parent_pid)
     try:

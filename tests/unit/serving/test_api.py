@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 
 from app.http.connections import ConnectionLimits
@@ -30,3 +32,28 @@ def test_a_fault_in_the_application_is_left_to_the_log(caplog):
     with listen("127.0.0.1", 0) as listener, pytest.raises(ConfigurationError, match="log"):
         ApiServer(failing_app(ZeroDivisionError("a fault")), limits=LIMITS).serve_socket(listener)
     assert "a fault" in caplog.text
+
+
+def test_what_is_there_when_requests_are_accepted_is_not_searched_for_garbage(monkeypatch):
+    # It would set how long threads keep the interpreter, for all that follows.
+    monkeypatch.setattr("sys.setswitchinterval", lambda _seconds: None)
+    there, searched = [], []
+
+    async def app(scope, receive, send):
+        await receive()
+        there.append({"made by": app})
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def look():
+        searched.append(any(one is there[0] for one in gc.get_objects()))
+        api.stop(again=True)
+
+    api = ApiServer(app, limits=LIMITS, on_accepting=look)
+    try:
+        with listen("127.0.0.1", 0) as listener:
+            api.serve_socket(listener)
+    finally:
+        gc.unfreeze()
+    assert there and searched == [False]
