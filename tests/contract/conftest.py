@@ -2,17 +2,15 @@
 
 import json
 import os
-import subprocess
-import sys
-import time
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.servers.forked import ForkedServerProcess
+
 START_SECONDS = 60
 GIVEN = "REGEN_TEST_URL" in os.environ
 
@@ -36,32 +34,22 @@ def regen_server(request: pytest.FixtureRequest, start_regen: Callable[[str], Re
 @pytest.fixture(scope="session")
 def start_regen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RegenServer]]:
     """Starts a server of our own by its command, `serve` or `mock`. They end with the tests."""
-    processes: list[subprocess.Popen[bytes]] = []
+    processes: list[ForkedServerProcess] = []
 
     def start(command: str) -> RegenServer:
         directory = tmp_path_factory.mktemp(f"regen-{command}")
         ready_file = directory / "ready.json"
         # Settings of whoever runs the tests are not ours.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("REGEN_")}
-        environment |= {"PYTHONPATH": str(ROOT), "REGEN_STAND_IN_NETWORK": "true"}
-        with (directory / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "app.cli", command, "--port", "0"),
-                    *("--data-dir", str(directory / "data"), "--ready-file", str(ready_file)),
-                ],
-                cwd=directory,
-                env=environment,
-                stdout=log,
-                stderr=log,
-            )
+        environment["REGEN_STAND_IN_NETWORK"] = "true"
+        data = directory / "data"
+        process = ForkedServerProcess(
+            [command, "--port", "0", "--data-dir", data, "--ready-file", ready_file],
+            log=directory / "log",
+            environment=environment,
+        )
         processes.append(process)
-        deadline = time.monotonic() + START_SECONDS
-        while not ready_file.exists():
-            assert process.poll() is None and time.monotonic() < deadline, (
-                f"the server did not start:\n{(directory / 'log').read_text()}"
-            )
-            time.sleep(0.05)
+        process.wait_until(ready_file.exists, seconds=START_SECONDS, what="the server is ready")
         ready = json.loads(ready_file.read_text())
         return RegenServer(url=ready["url"], key=ready["key"])
 
@@ -69,9 +57,9 @@ def start_regen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
         yield start
     finally:
         for process in processes:
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
         for process in processes:
-            process.wait()
+            process.stop()
 
 
 @pytest.fixture

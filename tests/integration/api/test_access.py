@@ -1,6 +1,5 @@
 import os
 import sqlite3
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +13,8 @@ from app.accounts.scopes import Scope
 from app.accounts.tables import ApiKey
 from app.platform import clock
 from app.platform.secrets import Secrets
-from tests.servers.process import ServerProcess, free_port, wait_until
+from tests.servers.forked import ForkedServerProcess
+from tests.servers.process import free_port, wait_until
 
 NO_KEY = {"errors": [{"message": "A valid API key is required."}]}
 
@@ -235,11 +235,8 @@ class TestLastUse:
 def test_no_key_is_in_the_log(settings, database, key, tmp_path):
     """Of a server as it is run, which logs everything it can."""
     port, ready = free_port(), tmp_path / "ready.json"
-    server = ServerProcess(
-        [
-            *(sys.executable, "-m", "app.cli", "serve", "--no-worker", "--port", str(port)),
-            *("--data-dir", settings.root, "--ready-file", ready),
-        ],
+    server = ForkedServerProcess(
+        ["serve", "--no-worker", "--port", str(port), "--data-dir", settings.root, "--ready-file", ready],
         log=tmp_path / "server.log",
         environment={**os.environ, "REGEN_LOG_LEVEL": "debug", "REGEN_LOG_FORMAT": "json"},
     )

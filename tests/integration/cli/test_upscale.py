@@ -3,20 +3,32 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+import pytest
+
+from tests.servers.forked import ForkedServerProcess
+from tests.servers.process import wait_until
 
 CLIP = Path(__file__).parents[2] / "media" / "bunny-240x136-25fps.mp4"
 
 
-def start(*arguments, environment=()):
-    return subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "upscale", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "REGEN_STAND_IN_NETWORK": "1", **dict(environment)},
-    )
+@pytest.fixture
+def start(tmp_path_factory):
+    """Start `regen upscale ARGUMENTS`. What it prints, to either stream, is in its log."""
+    log = tmp_path_factory.mktemp("upscale") / "log"
+
+    def start_one(*arguments, environment=()):
+        environment = {**os.environ, "REGEN_STAND_IN_NETWORK": "1", **dict(environment)}
+        return ForkedServerProcess(["upscale", *arguments], log=log, environment=environment)
+
+    return start_one
+
+
+def end_of(process, *, seconds=120):
+    """Its exit status, once it has ended by itself."""
+    wait_until(lambda: process.status is not None, seconds=seconds, what="it ends")
+    return process.status
 
 
 def probe(path):
@@ -28,12 +40,12 @@ def probe(path):
     return {stream["codec_type"]: stream for stream in json.loads(answer.stdout)["streams"]}
 
 
-def test_a_local_file_is_enlarged_at_another_rate(tmp_path):
+def test_a_local_file_is_enlarged_at_another_rate(start, tmp_path):
     output = tmp_path / "out.mp4"
     options = ("--target-fps", "12.5", "--quality", "small", "--measure-quality")
     process = start(CLIP, output, *options, "--data-dir", tmp_path / "data")
-    told, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    assert end_of(process) == 0, process.tail()
+    told = process.tail()
     video = probe(output)["video"]
     assert (video["width"], video["height"]) == (960, 544)
     assert video["nb_read_frames"] == "25"
@@ -44,29 +56,26 @@ def test_a_local_file_is_enlarged_at_another_rate(tmp_path):
     assert list(tmp_path.iterdir()) == [output]
 
 
-def test_what_is_no_video_is_told_and_nothing_is_written(tmp_path):
+def test_what_is_no_video_is_told_and_nothing_is_written(start, tmp_path):
     source = tmp_path / "notes.mp4"
     source.write_text("no video at all")
     process = start(source, tmp_path / "out.mp4")
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert len(errors.strip().splitlines()) == 1
-    assert "not a video" in errors
+    assert end_of(process) == 1
+    told = process.tail()
+    assert len(told.strip().splitlines()) == 1
+    assert "not a video" in told
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_stopped_half_way_it_leaves_nothing(tmp_path, heeded_interrupts):
+def test_stopped_half_way_it_leaves_nothing(start, tmp_path):
     # The real network takes long enough to be stopped in the middle.
     process = start(CLIP, tmp_path / "out.mp4", environment={"REGEN_STAND_IN_NETWORK": "0"})
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".regen-*/upscale-*/*")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    process.wait_until(
+        lambda: list(tmp_path.glob(".regen-*/upscale-*/*")), seconds=60, what="it is in the middle"
+    )
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
+    assert end_of(process) == 130, process.tail()
+    assert "Traceback" not in process.tail()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 from app import migrations
 from app.platform.database import Database
 from app.platform.settings import Settings
-from tests.servers.process import ServerProcess
+from tests.servers.forked import ForkedServerProcess
+from tests.servers.process import ServerProcess, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -102,10 +102,8 @@ def test_regen_serve_runs_it_by_a_setting_beside_the_data_of_a_real_server(start
 
 
 def test_transitions_that_are_none_are_told_in_a_sentence(tmp_path):
-    answer = subprocess.run(
-        [sys.executable, "-m", "app.cli", "mock", "--port", "0", "--transitions", "soon"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-
-    assert answer.returncode == 1
-    assert "transitions" in answer.stderr and "Traceback" not in answer.stderr
+    command = ["mock", "--port", "0", "--transitions", "soon"]
+    process = ForkedServerProcess(command, log=tmp_path / "log", environment=os.environ)
+    wait_until(lambda: process.status is not None, what="it ends")
+    assert process.status == 1
+    assert "transitions" in process.tail() and "Traceback" not in process.tail()

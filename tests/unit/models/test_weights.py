@@ -278,7 +278,7 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
 
 @pytest.mark.slow
 def test_processes_that_convert_at_once_do_not_disturb_each_other(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     processes = [context.Process(target=ensure_weights, args=(LITE, tmp_path)) for _ in range(3)]
     for process in processes:
         process.start()
