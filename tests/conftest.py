@@ -21,9 +21,11 @@ from tests.servers import forked
 # What is collected lives to the end: to look through it for garbage again and again takes seconds.
 gc.disable()
 
-# How long an example takes says something about the machine, not about the code.
-settings.register_profile("suite", deadline=None)
-settings.load_profile("suite")
+# How long an example takes says something about the machine, not about the code. What examples find, one of the first
+# nearly always does; the weekly run looks for the rest.
+settings.register_profile("suite", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=200)
+settings.load_profile("thorough" if os.environ.get("REGEN_TEST_THOROUGH") else "suite")
 
 compiled_statements.share()
 
