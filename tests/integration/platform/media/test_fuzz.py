@@ -16,7 +16,9 @@ from tests.media.kinds import KINDS
 pytestmark = pytest.mark.slow
 
 # The weekly run tries more: the system's ffprobe takes a tenth of a second for each, the wheel's a fiftieth.
-FILES = {"system": 64, "wheel": 236} if os.environ.get("REGEN_TEST_THOROUGH") else {"system": 24, "wheel": 120}
+FILES = (
+    {"system": 64, "wheel": 236} if os.environ.get("REGEN_TEST_THOROUGH") else {"system": 24, "wheel": 120}
+)
 # The smallest of each container, which cost the least.
 NAMES = (
     "single-frame",
