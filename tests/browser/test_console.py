@@ -27,10 +27,13 @@ VIEWS = {
 
 
 def test_the_link_signs_in_once(full_server, open_page):
-    page = open_page(sign_in_link(full_server))
+    page = open_page(sign_in_link(full_server), expected=("503",))
     page.get_by_role("heading", name="New renders").wait_for()
     page.get_by_role("link", name="Operations").wait_for()
     assert page.url == f"{url_of(full_server)}/#/"
+    page.get_by_role("link", name="Operations").click()
+    why = httpx.get(f"{url_of(full_server)}/readyz").json()["errors"][0]["message"]
+    page.get_by_role("listitem").filter(has_text="This process").get_by_text(why).wait_for()
     page = open_page(sign_in_link(full_server), expected=("401",))
     page.get_by_role("alert").get_by_text("This link has been used").wait_for()
 
@@ -375,7 +378,16 @@ def test_the_mocks_switches(open_page, tmp_path):
         page.get_by_label("API key").fill(told["key"])
         page.get_by_role("button", name="Sign in").click()
         page.get_by_role("link", name="Mock").click()
+        of_a_program = {"route": "GET /v1/usage", "action": {"latency_seconds": 0.1}}
+        httpx.post(f"{told['url']}/_mock/faults", json=of_a_program).raise_for_status()
         page.get_by_role("switch", name="Renders fail").check()
+        page.get_by_role("switch", name="Webhooks come twice").check()
+        page.wait_for_function(
+            """async () => {
+              const { rules } = await (await fetch("_mock/faults")).json();
+              return rules.map((rule) => rule.route).join() === "GET /v1/usage,POST /v1/upscale,WEBHOOK *";
+            }"""
+        )
         page.get_by_role("link", name="Webhooks").click()
         page.get_by_label("Address").fill("http://127.0.0.1:9/nobody")
         page.get_by_label("render.queued").uncheck()

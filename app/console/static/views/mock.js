@@ -1,6 +1,7 @@
 // The mock's own controls: what it received, the webhooks that it sent, its faults as switches, its clock.
 
 import { html } from "../preact.js";
+import { when } from "../format.js";
 import { BASE } from "../api.js";
 import { store, useLoaded } from "../store.js";
 import { Notice } from "../components/notices.js";
@@ -40,11 +41,15 @@ export function Mock() {
       await reload();
     } catch (error) { store.fail(error); }
   };
-  const isOn = (/** @type {Record<string, any>} */ rule) => Boolean(loaded?.rules.some((/** @type {any} */ one) =>
-    one.route === rule.route && JSON.stringify(one.action) === JSON.stringify(rule.action)));
-  /** The mock removes rules all at once; the others are added again. @param {Record<string, any>} rule */
+  const isSame = (/** @type {Record<string, any>} */ one, /** @type {Record<string, any>} */ other) =>
+    one.route === other.route && JSON.stringify(one.action) === JSON.stringify(other.action);
+  /** The mock removes rules all at once; the others, also those of programs, are added again. @param {Record<string, any>} rule */
   const toggle = async (rule) => {
-    const wanted = FAULTS.filter((fault) => (fault.rule === rule ? !isOn(rule) : isOn(fault.rule))).map((fault) => fault.rule);
+    // As they are now: another switch may have been moved since they were shown.
+    /** @type {Record<string, any>[]} */
+    const now = (await ask("GET", "/faults")).rules;
+    const others = now.filter((one) => !isSame(one, rule)).map(({ seen, hits, ...one }) => one);
+    const wanted = others.length === now.length ? [...others, rule] : others;
     await ask("DELETE", "/faults");
     if (wanted.length) await ask("POST", "/faults", wanted);
   };
@@ -54,9 +59,9 @@ export function Mock() {
     ${loaded && html`
       <h2>Faults</h2>
       <div class="switches">${FAULTS.map((fault) => html`<label class="check">
-        <input type="checkbox" role="switch" checked=${isOn(fault.rule)} onChange=${() => act(toggle(fault.rule))} /> ${fault.label}</label>`)}</div>
+        <input type="checkbox" role="switch" checked=${loaded.rules.some((/** @type {any} */ one) => isSame(one, fault.rule))} onChange=${() => act(toggle(fault.rule))} /> ${fault.label}</label>`)}</div>
       <h2>Clock</h2>
-      <p>${loaded.state.clock ? `It stands at ${loaded.state.clock}; requests move it.` : "It is this machine's, moved on by what was added."}</p>
+      <p>It shows ${when(loaded.state.now)}: ${loaded.state.clock ? "requests move it." : "this machine's time and what was added to it."}</p>
       <div class="row">${[[60, "a minute"], [3600, "an hour"], [90000, "25 hours"]].map(([seconds, words]) => html`
         <button onClick=${() => act(ask("POST", "/clock", { advance_seconds: seconds }))}>${words} on</button>`)}
         <button class="quiet" onClick=${() => act(ask("POST", "/reset"))}>Start anew</button></div>

@@ -21,8 +21,11 @@ export function Operations() {
 }
 
 function Server() {
-  // 503 is an answer here too.
-  const load = async () => (await fetch(`${BASE}/readyz?parts=1`, { cache: "no-store" })).json();
+  const load = async () => {
+    const told = await (await fetch(`${BASE}/readyz?parts=1`, { cache: "no-store" })).json();
+    // 503 is an answer here too: why this process takes no requests.
+    return told.errors ? { status: told.errors.map((/** @type {{message: string}} */ one) => one.message).join(" ") } : told;
+  };
   const [ready, , failed] = useLoaded(load, [], SECONDS);
   if (failed) return html`<${Notice} kind="error">The server cannot be reached.<//>`;
   if (!ready) return html`<p>Loading …</p>`;
