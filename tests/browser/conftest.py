@@ -165,6 +165,33 @@ def sign_in_link(server: Server) -> str:
     return next(line.split()[-1] for line in lines if "#/sign-in/" in line)
 
 
+def judge(page: Any, view: str) -> None:
+    """Narrow and wide, light and dark: axe finds nothing serious, and nothing is out of sight at the side."""
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(axe())
+    page.wait_for_function("() => !document.body.innerText.includes('Loading …')")
+    for width in (360, 1440):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), (view, width)
+        ends = (
+            "() => [...document.querySelectorAll('nav a')].map((link) => link.getBoundingClientRect().right)"
+        )
+        assert max(page.evaluate(ends), default=0) <= width, (view, width)
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme)
+            # What differs between the themes is the contrast.
+            rules = {} if theme == "light" else {"runOnly": ["color-contrast"]}
+            found = page.evaluate(
+                "(rules) => axe.run(document, {resultTypes: ['violations'], preload: false, ...rules})", rules
+            )
+            serious = [
+                (one["id"], one["nodes"][0]["html"])
+                for one in found["violations"]
+                if one["impact"] in ("serious", "critical")
+            ]
+            assert serious == [], (view, width, theme)
+
+
 def axe() -> str:
     """axe-core's script."""
     package = pytest.importorskip(

@@ -108,7 +108,7 @@ export function RenderPage({ id }) {
       <div><dt>Engine</dt><dd>${render.engine}</dd></div>
       ${render.targetFps !== undefined && html`<div><dt>Rate</dt><dd>${count(render.targetFps)} (${render.targetFpsExact}), ${render.retime ?? "nearest"}</dd></div>`}
       ${render.encodedQuality && html`<div><dt>Encoded</dt><dd>${encoded(render.encodedQuality)}</dd></div>`}
-      <div><dt>Cost</dt><dd>${cost(render.cost)}</dd></div>
+      ${render.status !== "failed" && html`<div><dt>Cost</dt><dd>${cost(render.cost)}</dd></div>`}
       <div><dt>Made</dt><dd>${when(render.createdAt)}<br /><small>${ago(render.createdAt)}</small></dd></div>
       ${render.completedAt && html`<div><dt>Took</dt><dd>${span((new Date(render.completedAt).getTime() - new Date(render.createdAt).getTime()) / 1000)}</dd></div>`}
       ${render.destination && html`<div><dt>Destination</dt><dd>${destination(render.destination)}</dd></div>`}

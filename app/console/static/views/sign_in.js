@@ -22,11 +22,13 @@ export function SignIn() {
       setBusy(false);
     }
   };
+  // Password managers keep the key under the name in the hidden field.
   return html`<section class="sign-in">
     <img src=${ICON} alt="" width="56" height="56" />
     <h1>Regen</h1>
     <p class="lead">Video with four times the width and height.</p>
     <form onSubmit=${submit}>
+      <input hidden autocomplete="username" value="Regen" readonly />
       <label for="key">API key</label>
       <input id="key" name="key" type="password" autocomplete="current-password" spellcheck=${false} required
         aria-describedby="key-about" aria-invalid=${Boolean(message)} autofocus />

@@ -63,6 +63,7 @@ export function TryMoment({ source, stored, options, engine, values, onEngine })
     step(steps[event.key]);
   };
   const show = async () => {
+    if (busy) return;
     control.current.abort();
     control.current = new AbortController();
     const { signal } = control.current;
@@ -103,7 +104,7 @@ export function TryMoment({ source, stored, options, engine, values, onEngine })
       <input type="range" class="grow" min="0" max=${middle(frames - 1)} step="any" value=${at} aria-label="Moment" aria-valuetext=${span(at)}
         onKeyDown=${keys} onInput=${(/** @type {any} */ event) => scrub(Number(event.target.value))} />
       <output>${span(at)}</output>
-      <button onClick=${show} disabled=${busy}>${busy ? "Upscaling …" : "Show this moment"}</button>
+      <button onClick=${show} aria-disabled=${busy}>${busy ? "Upscaling …" : "Show this moment"}</button>
     </div>
     ${mayCrop && html`<${AreaFields} area=${area} setArea=${setArea} of=${stored} />`}
     ${failed && html`<${Notice} kind="error">${failed}<//>`}

@@ -1,5 +1,5 @@
 import { html, useEffect, useState } from "../preact.js";
-import { ago, count, when } from "../format.js";
+import { ago, count, counted, when } from "../format.js";
 import { bodyOptions } from "../options.js";
 import { store, useLoaded } from "../store.js";
 import { ConfirmButton, CopyButton } from "../components/controls.js";
@@ -83,12 +83,8 @@ function EventChoice({ label, events, chosen }) {
 function Deliveries() {
   const load = () => store.api.list("/v1/webhook-deliveries", "deliveries", 50);
   const [rows, reload, failed] = useLoaded(load, [], SECONDS);
-  const [open, setOpen] = useState(/** @type {import("../api.js").Row | null} */ (null));
-  const look = async (/** @type {string} */ id) => {
-    try {
-      setOpen(open?.id === id ? null : (await store.api.get(`/v1/webhook-deliveries/${id}`)).delivery);
-    } catch (error) { store.fail(error); }
-  };
+  /** The id of the delivery whose attempts are shown. */
+  const [open, setOpen] = useState("");
   const again = async (/** @type {string} */ id) => {
     try {
       await store.api.post(`/v1/webhook-deliveries/${id}/replay`);
@@ -102,11 +98,20 @@ function Deliveries() {
     <tbody>${rows?.map((row) => html`<tr key=${row.id}>
       <td>${row.event}</td><td>${row.url}</td>
       <td><span class=${`status ${{ delivered: "completed", failed: "failed", pending: "queued" }[/** @type {"delivered"} */ (row.status)]}`}>${row.status}</span></td>
-      <td><button class="quiet" aria-expanded=${open?.id === row.id} aria-label=${`${row.attemptCount} attempts of ${row.event}`} onClick=${() => look(row.id)}>${row.attemptCount}</button></td>
+      <td><button class="quiet" aria-expanded=${open === row.id} aria-label=${`${counted(row.attemptCount, "attempt")} of ${row.event}`} onClick=${() => setOpen(open === row.id ? "" : row.id)}>${row.attemptCount}</button></td>
       <td>${ago(row.createdAt)}</td>
       <td><button class="quiet" onClick=${() => again(row.id)}>Send again</button></td>
     </tr>
-    ${open?.id === row.id && html`<tr><td colspan="6">${open?.attempts?.map((/** @type {any} */ one) => html`<p>
-      ${count(one.number)}. ${when(one.at)}: ${one.statusCode ?? one.error}, ${count(one.durationSeconds)} s</p>`) ?? "Not sent yet."}</td></tr>`}`)}
+    ${open === row.id && html`<tr><td colspan="6"><${Attempts} of=${row} /></td></tr>`}`)}
     </tbody></table></div>`;
+}
+
+/** @param {{of: import("../api.js").Row}} properties `of`: a delivery, which is asked for again when it has more attempts */
+function Attempts({ of }) {
+  const load = async () => (await store.api.get(`/v1/webhook-deliveries/${of.id}`)).delivery.attempts ?? [];
+  const [attempts, , failed] = useLoaded(load, [of.id, of.attemptCount]);
+  if (failed) return html`<${Notice} kind="error">${failed}<//>`;
+  if (attempts?.length === 0) return "Not sent yet.";
+  return attempts?.map((/** @type {any} */ one) => html`<p>
+    ${count(one.number)}. ${when(one.at)}: ${one.statusCode ?? one.error}, ${count(one.durationSeconds)} s</p>`);
 }
