@@ -15,7 +15,7 @@ from torch import nn
 
 from models.architectures import RRDBNet, SRVGGNetCompact
 from models.architectures.rrdbnet import RESIDUAL_SCALE, SLOPE
-from worker.inference.cpu.huge_pages import Arena, GrowingBuffer, aligned_floats
+from worker.inference.cpu.huge_pages import Arena, aligned_floats
 from worker.inference.cpu.kernels import (
     CHANNELS_LAST,
     CHUNK,
@@ -29,6 +29,7 @@ from worker.inference.cpu.kernels import (
 )
 from worker.inference.cpu.network import (
     TILE,
+    NetworkOfSteps,
     PackedConvolution,
     PixelPointer,
     convolutions_of,
@@ -216,38 +217,36 @@ class RrdbnetDirectProgram:
         return split
 
 
-class DirectNetwork:
-    """A network for pictures of any size. Not thread-safe."""
+class DirectNetwork(NetworkOfSteps):
+    """Of direct convolutions."""
 
     def __init__(self, network: SRVGGNetCompact | RRDBNet, kernels: Kernels) -> None:
         """`network` is in float32 and only read; it may be deleted afterwards."""
-        self._kernels = kernels
+        super().__init__(kernels)
+        self._radius = network.properties.receptive_radius
         self._program: DirectProgram
         if isinstance(network, SRVGGNetCompact):
             self._program = SrvggDirectProgram(network, kernels)
         else:
             self._program = RrdbnetDirectProgram(network, kernels)
-        # Not the receptive radius alone: parts of a frame begin at multiples of TILE.
-        self.reach_pixels = network.properties.receptive_radius + TILE - 1
-        self._workspace, self._scratch, self._result = GrowingBuffer(), GrowingBuffer(), GrowingBuffer()
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """N x 3 x H x W -> N x 3 x 4H x 4W, float32, contiguous. The next call overwrites the result."""
-        number, channels, height, width = x.shape
-        result = self._result.floats(number * channels * 16 * height * width)
-        result = result.view(number, channels, 4 * height, 4 * width)
-        threads = torch.get_num_threads()
+    @property
+    def reach_pixels(self) -> int:
+        # Not the receptive radius alone: parts of a frame begin at multiples of TILE.
+        return self._radius + TILE - 1
+
+    def _workspace_floats(self, height: int, width: int) -> int:
         counted = DirectSteps(height=height, width=width, address=0)
         self._program.write(counted, picture=0, result=0)
-        workspace = self._workspace.floats(counted.floats)
-        for picture, made in zip(x.contiguous(), result, strict=True):
-            steps = DirectSteps(height=height, width=width, address=workspace.data_ptr())
-            split = self._program.write(steps, picture=picture.data_ptr(), result=made.data_ptr())
-            self._kernels.split_planes(picture, split.address)
-            listed = (ConvolutionStep * len(steps.listed))(*steps.listed)
-            scratch = self._scratch.floats(threads * self._kernels.scratch_floats(listed))
-            self._kernels.run(listed, scratch, threads=threads)
-        return result
+        return counted.floats
+
+    def _steps(
+        self, picture: torch.Tensor, result: torch.Tensor, workspace: torch.Tensor
+    ) -> list[ConvolutionStep]:
+        steps = DirectSteps(height=picture.shape[1], width=picture.shape[2], address=workspace.data_ptr())
+        split = self._program.write(steps, picture=picture.data_ptr(), result=result.data_ptr())
+        self._kernels.split_planes(picture, split.address)
+        return steps.listed
 
 
 def can_run_directly(network: nn.Module) -> bool:

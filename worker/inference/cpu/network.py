@@ -4,6 +4,7 @@ Results differ from those of torch's modules by rounding alone. They are the sam
 last bit they depend on no input pixel further away than `reach_pixels`, if pictures are cut at multiples of TILE.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -227,43 +228,74 @@ class RrdbnetProgram:
         )
 
 
-class CompiledNetwork:
+class NetworkOfSteps(ABC):
     """A network for pictures of any size. Not thread-safe."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+        self._workspace, self._scratch, self._result = GrowingBuffer(), GrowingBuffer(), GrowingBuffer()
+
+    @property
+    @abstractmethod
+    def reach_pixels(self) -> int:
+        """The largest distance at which an input pixel affects a result's last bit."""
+
+    @abstractmethod
+    def _workspace_floats(self, height: int, width: int) -> int:
+        """How many floats the steps for a picture of that size need."""
+
+    @abstractmethod
+    def _steps(
+        self, picture: torch.Tensor, result: torch.Tensor, workspace: torch.Tensor
+    ) -> list[ConvolutionStep]:
+        """The steps that make one picture's result."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """N x 3 x H x W -> N x 3 x 4H x 4W, float32, contiguous. The next call overwrites the result."""
+        number, channels, height, width = x.shape
+        workspace = self._workspace.floats(self._workspace_floats(height, width))
+        result = self._result.floats(number * channels * 16 * height * width)
+        result = result.view(number, channels, 4 * height, 4 * width)
+        threads = torch.get_num_threads()
+        for picture, made in zip(x.contiguous(), result, strict=True):
+            steps = self._steps(picture, made, workspace)
+            listed = (ConvolutionStep * len(steps))(*steps)
+            scratch = self._scratch.floats(threads * self._kernels.scratch_floats(listed))
+            self._kernels.run(listed, scratch, threads=threads)
+        return result
+
+
+class CompiledNetwork(NetworkOfSteps):
+    """Of Winograd's convolutions."""
 
     def __init__(self, network: SRVGGNetCompact | RRDBNet, kernels: Kernels) -> None:
         """`network` is in float32 and only read; it may be deleted afterwards."""
-        self._kernels = kernels
+        super().__init__(kernels)
         self._program: NetworkProgram
         if isinstance(network, SRVGGNetCompact):
             self._program = SrvggProgram(network, kernels)
         else:
             self._program = RrdbnetProgram(network, kernels)
-        self._workspace, self._scratch, self._result = GrowingBuffer(), GrowingBuffer(), GrowingBuffer()
 
     @property
     def reach_pixels(self) -> int:
-        """The largest distance at which an input pixel affects a result's last bit: a tile for every layer."""
+        # A tile for every layer.
         return TILE * self._program.layers + TILE - 1
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """N x 3 x H x W -> N x 3 x 4H x 4W, float32, contiguous. The next call overwrites the result."""
-        number, channels, height, width = x.shape
-        workspace = self._workspace.floats(self._program.floats(height * width))
-        result = self._result.floats(number * channels * 16 * height * width)
-        result = result.view(number, channels, 4 * height, 4 * width)
-        threads = torch.get_num_threads()
-        for picture, made in zip(x.contiguous(), result, strict=True):
-            steps = StepList(self._kernels, height=height, width=width)
-            self._program.write(
-                steps,
-                picture=picture.data_ptr(),
-                workspace=workspace.data_ptr(),
-                result=made.data_ptr(),
-            )
-            listed = (ConvolutionStep * len(steps.listed))(*steps.listed)
-            scratch = self._scratch.floats(threads * self._kernels.scratch_floats(listed))
-            self._kernels.run(listed, scratch, threads=threads)
-        return result
+    def _workspace_floats(self, height: int, width: int) -> int:
+        return self._program.floats(height * width)
+
+    def _steps(
+        self, picture: torch.Tensor, result: torch.Tensor, workspace: torch.Tensor
+    ) -> list[ConvolutionStep]:
+        steps = StepList(self._kernels, height=picture.shape[1], width=picture.shape[2])
+        self._program.write(
+            steps,
+            picture=picture.data_ptr(),
+            workspace=workspace.data_ptr(),
+            result=result.data_ptr(),
+        )
+        return steps.listed
 
 
 def compile_network(network: nn.Module) -> CompiledNetwork | None:
