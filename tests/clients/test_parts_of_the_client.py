@@ -234,7 +234,7 @@ def test_a_stream_that_ends_anywhere_is_continued_after_the_last_whole_event():
         + ('id: done\nevent: end\ndata: {"render":{"id":"é"}}\n\n'.encode())
     )
     whole = events.index(b"id: done")
-    streamed = Streamed(httpx.Response(200))
+    streamed = Streamed(httpx.Response(200, headers={"Content-Type": "text/event-stream; charset=utf-8"}))
     for cut in range(len(events) + 1):
         stream, seen = Events(_calls(), "r"), []
         flow = stream.next()
@@ -256,6 +256,17 @@ def test_a_stream_that_ends_anywhere_is_continued_after_the_last_whole_event():
         assert (stream.ended, stream.available) == (cut == len(events), cut < len(events))
         assert stream._last_id == ("done" if cut == len(events) else "a-1" if cut >= whole else "")
         assert seen == [1] * (cut >= whole)
+
+
+def test_a_page_in_place_of_events_is_refused():
+    stream = Events(_calls(), "r")
+    flow = stream.next_until_end(0.0)
+    assert isinstance(next(flow), Send)
+    page = Streamed(httpx.Response(200, headers={"Content-Type": "text/html"}))
+    assert isinstance(flow.send(page), Close)
+    with pytest.raises(RegenError, match="something else than events"):
+        flow.send(None)
+    assert not stream.available
 
 
 def _calls() -> Calls:

@@ -276,6 +276,7 @@ class TestWithAServer:
         assert (output["width"], output["height"]) == (240, 136)
         assert output["frames"] in (12, 13)
         assert seen["polls"] > 1
+        assert seen["refused"]["kind"] == "RegenError"
 
     def test_a_download_that_broke_off_is_continued_by_another_program(
         self, place: Place, project: Path, clip: Path

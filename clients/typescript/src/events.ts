@@ -40,8 +40,13 @@ export class Events {
     }
     this.lost = undefined;
     try {
-      if (streamed.response.status === 204) this.ended = true;
-      else yield* this.#read(streamed);
+      const { status, headers: answered } = streamed.response;
+      if (status === 204) this.ended = true;
+      else if (answered.get("Content-Type")?.startsWith("text/event-stream")) yield* this.#read(streamed);
+      else {
+        this.available = false;
+        this.refusal = new RegenError(`${this.#path} was answered with something else than events.`);
+      }
     } catch (error) {
       if (!(error instanceof RegenError)) throw error;
     } finally {

@@ -183,8 +183,8 @@ export class Regen {
     }
   }
 
-  /** What the server tells of a render, as it happens, until its end; a stream that breaks off is continued. Throws ApiError
-   * where there are no events: `wait` asks at intervals then; and NoAnswer or ApiError once the server was away for two
+  /** What the server tells of a render, as it happens, until its end; a stream that breaks off is continued. Throws
+   * RegenError where there are no events: `wait` asks at intervals then; and NoAnswer or ApiError once the server was away for two
    * minutes. */
   async *events(render: Render | string, { signal }: CallOptions = {}): AsyncGenerator<RenderEvent, void> {
     const events = new Events(this.requests, idOf(render));

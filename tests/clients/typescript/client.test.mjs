@@ -163,7 +163,10 @@ test("a stream that ends anywhere is continued after the last whole event", asyn
   const relay = createServer((request, response) => {
     if (!request.url.endsWith("/events")) {
       response.end(JSON.stringify({ render: { ...render, status: streams < 2 ? "processing" : "completed" } }));
-    } else if (++streams === 1) {
+      return;
+    }
+    response.setHeader("Content-Type", "text/event-stream");
+    if (++streams === 1) {
       response.write(events.subarray(0, cut), () => response.destroy());
     } else {
       lastId = request.headers["last-event-id"];

@@ -39,13 +39,14 @@ const steps = {
   async poll() {
     let polls = 0;
     const send = (url, init) => {
-      if (String(url).endsWith("/events")) return Promise.resolve(new Response("", { status: 404 }));
+      if (String(url).endsWith("/events")) return Promise.resolve(new Response("Sign in, please."));
       polls += /\/v1\/renders\/\w+$/.test(String(url));
       return fetch(url, init);
     };
     const polling = new Regen(undefined, undefined, { fetch: send, pollSeconds: 0.1 });
     const render = await polling.wait(await polling.upscale(ARGUMENT, { scale: 1, start: 0.5, end: 1 }), { timeout: 100 });
-    return { render, polls };
+    const refused = await refusal(polling.events(render).next());
+    return { render, polls, refused };
   },
 
   "download and break off": () => refusal(impatient.download(ARGUMENT, "out.mp4")),

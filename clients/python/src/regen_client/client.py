@@ -144,7 +144,7 @@ class Regen(_Client):
 
     def events(self, render: Render | str) -> Generator[RenderEvent, None, None]:
         """What the server tells of a render, as it happens, until its end; a stream that breaks off is continued.
-        Raises ApiError where there are no events: `wait` asks at intervals then."""
+        Raises RegenError where there are no events: `wait` asks at intervals then."""
         events = self._operations.events(render)
         try:
             while (event := run(events.next_until_end(self._poll_seconds), self._http)) is not None:

@@ -66,8 +66,8 @@ class Events:
         return None
 
     def next_until_end(self, poll_seconds: float) -> Flow[RenderEvent | None]:
-        """The next event, after as many streams as it takes; None at the render's end. Raises ApiError where there are
-        no events, and NoAnswer or ApiError if the server is away for two minutes."""
+        """The next event, after as many streams as it takes; None at the render's end. Raises RegenError where there
+        are no events, and NoAnswer or ApiError if the server is away for two minutes."""
         away_since: float | None = None
         while True:
             if event := (yield from self.next()):
@@ -105,6 +105,10 @@ class Events:
         self._blocks.clear()
         if streamed.response.status_code == 204:
             self.ended = True
+        elif not streamed.response.headers.get("Content-Type", "").startswith("text/event-stream"):
+            yield from self.close()
+            self.refusal = RegenError(f"{self._url} was answered with something else than events.")
+            return False
         return True
 
     def _receive(self) -> Flow[bool]:

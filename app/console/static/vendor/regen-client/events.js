@@ -35,10 +35,15 @@ export class Events {
         }
         this.lost = undefined;
         try {
-            if (streamed.response.status === 204)
+            const { status, headers: answered } = streamed.response;
+            if (status === 204)
                 this.ended = true;
-            else
+            else if (answered.get("Content-Type")?.startsWith("text/event-stream"))
                 yield* this.#read(streamed);
+            else {
+                this.available = false;
+                this.refusal = new RegenError(`${this.#path} was answered with something else than events.`);
+            }
         }
         catch (error) {
             if (!(error instanceof RegenError))

@@ -130,8 +130,8 @@ export class Regen {
             await pause(this.#settings.pollSeconds ?? 2, signal);
         }
     }
-    /** What the server tells of a render, as it happens, until its end; a stream that breaks off is continued. Throws ApiError
-     * where there are no events: `wait` asks at intervals then; and NoAnswer or ApiError once the server was away for two
+    /** What the server tells of a render, as it happens, until its end; a stream that breaks off is continued. Throws
+     * RegenError where there are no events: `wait` asks at intervals then; and NoAnswer or ApiError once the server was away for two
      * minutes. */
     async *events(render, { signal } = {}) {
         const events = new Events(this.requests, idOf(render));
