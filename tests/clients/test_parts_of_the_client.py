@@ -9,6 +9,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NotRequired, get_origin, get_type_hints
 
 import httpx
@@ -19,9 +20,9 @@ from regen_client import AsyncRegen, InvalidWebhook, Regen, RegenError, verify_w
 from regen_client.answers import Answer, _spelling
 from regen_client.calls import Calls, Retries
 from regen_client.downloads import server_name
-from regen_client.errors import ApiError
+from regen_client.errors import ApiError, NoAnswer
 from regen_client.events import Events
-from regen_client.flows import Close, FilePart, Read, Send, Streamed
+from regen_client.flows import Close, FilePart, Pause, Read, Send, Streamed
 from regen_client.operations import _source
 from standardwebhooks import Webhook
 from typer.main import get_command
@@ -267,6 +268,24 @@ def test_a_page_in_place_of_events_is_refused():
     with pytest.raises(RegenError, match="something else than events"):
         flow.send(None)
     assert not stream.available
+
+
+@pytest.mark.parametrize("answer", [httpx.ConnectError("away"), httpx.Response(503)])
+def test_events_are_given_up_after_two_minutes_without_the_server(answer, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr("regen_client.events.time", SimpleNamespace(monotonic=lambda: now))
+    flow = Events(_calls(), "r").next_until_end(2.0)
+    step, asked = next(flow), 0
+    with pytest.raises(NoAnswer if isinstance(answer, Exception) else ApiError):
+        while True:
+            if isinstance(step, Pause):
+                assert step.seconds == 2.0
+                step = flow.send(None)
+                continue
+            asked += 1
+            now += 50
+            step = flow.throw(answer) if isinstance(answer, Exception) else flow.send(answer)
+    assert asked == 4
 
 
 def _calls() -> Calls:

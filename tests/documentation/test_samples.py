@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 import torch
 
@@ -44,7 +45,7 @@ ELSEWHERE = {
     ("docs/api.md", "js"): "tests/clients/test_typescript.py",
     ("clients/python/README.md", "python"): "tests/clients/test_with_the_mock.py",
     ("docs/events.md", "python"): "tests/integration/api/test_events.py, cut at every byte",
-    ("docs/mock.md", "js"): "tests/documentation: test_the_mock_in_another_language",
+    ("docs/mock.md", "js"): "tests/documentation: test_the_mock",
     ("docs/mock.md", "python"): "tests/integration/mock/test_recipes.py",
     (
         "docs/kubernetes.md",
@@ -120,6 +121,37 @@ def test_what_is_not_run_is_there() -> None:
     assert {key for key in ELSEWHERE if not any((one.page, one.language) == key for one in every)} == set()
 
 
+# What the answers of the pages in JSON are, by the property that they begin with.
+SHAPES = {
+    "render": "RenderBody",
+    "errors": "ErrorsBody",
+    "estimate": "EstimateBody",
+    "usage": "UsageBody",
+    "preview": "PreviewBody",
+    "quality": "QualityBody",
+    "stabiliseEffect": "FilterEffectBody",
+}
+
+
+def test_answers_in_json_are_as_the_description_has_them() -> None:
+    components = json.loads((ROOT / "docs/openapi.json").read_text())["components"]
+    shown = []
+    for path in PAGES:
+        for block in re.finditer(r"^```json\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL):
+            text = block[1].strip()
+            # Of some the page shows one property.
+            is_part = text.startswith('"')
+            answer = json.loads(f"{{{text}}}" if is_part else text)
+            (name,) = list(answer)[:1]
+            if name == "timestamp":  # a line of the log
+                continue
+            body, shape = answer[name] if is_part else answer, components["schemas"][SHAPES[name]]
+            jsonschema.validate(body, {**shape, "components": components})
+            assert body.keys() <= shape["properties"].keys()
+            shown.append(name)
+    assert set(shown) == SHAPES.keys()
+
+
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the videos that the pages name."""
@@ -171,11 +203,27 @@ def page_session(running: Session, films: Path, tmp_path: Path, request: pytest.
     """A directory of its own for a page, beside the server that all share, with what the page's samples name: of a test
     of no one page, all of it.
     """
-    directory = tmp_path / "page"
-    shutil.copytree(films, directory)
-    session = Session(directory, dict(running.environment), dict(running.replaced))
     page = request.node.callspec.params.get("page") if hasattr(request.node, "callspec") else None
     text = None if page is None else "".join(sample.text for sample in filter(is_run_here, BY_PAGE[page]))
+    session = _prepared(running, films, tmp_path / "page", text)
+    url, admin = session.environment["URL"], session.environment["ADMIN"]
+
+    def workers() -> list[dict[str, Any]]:
+        answer = httpx.get(f"{url}/v1/workers", headers={"X-API-Key": admin})
+        found: list[dict[str, Any]] = answer.raise_for_status().json()["workers"]
+        return found
+
+    # The server answers before its worker has started.
+    wait_until(workers, what="a worker is known")
+    session.replaced["NAME"] = workers()[0]["name"]
+    return session
+
+
+def _prepared(running: Session, films: Path, directory: Path, text: str | None = None) -> Session:
+    """A session with the running server or mock, in a directory with the films; what the text names is there, without a
+    text everything."""
+    shutil.copytree(films, directory)
+    session = Session(directory, dict(running.environment), dict(running.replaced))
 
     def is_named(*names: str) -> bool:
         return text is None or any(name in text for name in names)
@@ -202,15 +250,6 @@ def page_session(running: Session, films: Path, tmp_path: Path, request: pytest.
             session.replaced |= dict(zip(of_the_render, values, strict=True))
         if is_named(address := "https://example.com/clip.mp4"):
             session.replaced[address] = rendered(uploaded("film.mp4"))["inputFileURL"]
-
-    def workers() -> list[dict[str, Any]]:
-        answer = httpx.get(f"{url}/v1/workers", headers={"X-API-Key": session.environment["ADMIN"]})
-        found: list[dict[str, Any]] = answer.raise_for_status().json()["workers"]
-        return found
-
-    # The server answers before its worker has started.
-    wait_until(workers, what="a worker is known")
-    session.replaced["NAME"] = workers()[0]["name"]
     return session
 
 
@@ -554,6 +593,20 @@ class TestReference:
 
     @pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node")
     def test_in_javascript(self, reference: list[Sample], page_session: Session) -> None:
+        self.judge_javascript(reference, page_session)
+
+    @pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node")
+    def test_with_the_mock(self, reference: list[Sample], films: Path, tmp_path: Path) -> None:
+        mock = new_session(tmp_path / "mock")
+        try:
+            mock.run("regen mock")
+            mock.environment |= {"URL": mock.replaced["http://127.0.0.1:8000"], "KEY": "regen_mock_key"}
+            mock.environment["ADMIN"] = "regen_mock_admin_key"
+            self.judge_javascript(reference, _prepared(mock, films, tmp_path / "page"))
+        finally:
+            mock.close()
+
+    def judge_javascript(self, reference: list[Sample], page_session: Session) -> None:
         calls = [
             one.text for one in reference if one.language == "js" and not one.text.startswith("const URL")
         ]
