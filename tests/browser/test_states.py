@@ -1,5 +1,6 @@
 """What the console says when something is missing or refused, and what a render was found to be."""
 
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -130,6 +131,58 @@ def test_the_network_is_away(idle_server, sign_in):
     page.get_by_role("alert").get_by_text("The server cannot be reached.").wait_for()
     page.context.set_offline(False)
     page.get_by_role("heading", name="Limits").wait_for()
+
+
+def received_parts(server, upload):
+    return server.client.get(f"/v1/uploads/{upload['id']}").json()["upload"]["receivedParts"]
+
+
+def test_an_upload_that_is_cut_goes_on(server, sign_in, tmp_path):
+    """160 MB, of which a part is refused in mid-way, then the page is loaded anew: what arrived is not sent again."""
+    large = tmp_path / "large.mp4"
+    content = CLIP.read_bytes()
+    with large.open("wb") as file:
+        file.write(content)
+        file.write((160_000_000 - len(content)).to_bytes(4, "big") + b"free")
+        file.truncate(160_000_000)
+    page = sign_in(url_of(server), key_of(server), expected=("ERR_INTERNET_DISCONNECTED", "ERR_FAILED"))
+    page.set_input_files("input[type=file]", large)
+    # More than what is under way at once: some parts have arrived.
+    page.get_by_text(re.compile("[1-9][0-9]% sent")).wait_for()
+    page.context.set_offline(True)
+    page.get_by_text("There is no network.").wait_for()
+    page.get_by_text("it goes on by itself").wait_for()
+    page.context.set_offline(False)
+    page.get_by_text(re.compile("[0-9]% sent")).wait_for()
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_text("Paused at").wait_for()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.reload()
+    page.get_by_role("heading", name="New renders").wait_for()
+    (upload,) = server.client.get("/v1/uploads").json()["uploads"]
+    # Parts that were under way may still arrive for a moment.
+    arrived = -1
+    while (now := len(received_parts(server, upload))) != arrived:
+        arrived = now
+        page.wait_for_timeout(1500)
+    assert arrived > 0
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "PUT" else None)
+    page.set_input_files("input[type=file]", large)
+    page.get_by_text("Resumed.").wait_for()
+    page.get_by_text("240 × 136, 25 fps").wait_for(timeout=60_000)
+    assert len(sent) == upload["partCount"] - arrived
+
+
+def test_the_server_goes_away_and_comes_back(server, sign_in):
+    page = sign_in(url_of(server), key_of(server), expected=("ERR_FAILED", "503"))
+    page.get_by_role("link", name="Renders").click()
+    page.get_by_role("heading", name="Renders").wait_for()
+    page.route("**/v1/**", lambda route: route.abort())
+    page.get_by_label("Show").select_option("failed")
+    page.get_by_role("alert").get_by_text("The server cannot be reached.").wait_for()
+    page.unroute("**/v1/**")
+    page.get_by_role("alert").wait_for(state="detached")
 
 
 def test_measured_quality_and_warnings(server, sign_in):
