@@ -53,7 +53,7 @@ function Activity() {
     ${chart("Age of the oldest that is not done", "", (one) => one.oldestSeconds, span)}
     ${chart("Frames done, of the result", "frame", (one) => one.frames)}
     ${chart("Renders done", "render", (one) => one.completed)}
-    ${activity.intervals.some((/** @type {any} */ one) => one.failed) && chart("Renders that failed", "render", (one) => one.failed)}
+    ${activity.intervals.some((/** @type {any} */ one) => one.failed) && chart("Renders that failed or were canceled", "render", (one) => one.failed)}
   </div>`;
 }
 
