@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 
 from app.cli.application import application
 from app.cli.remote.session import ExitCode
+from app.cli.remote.submit import Submission, _how_to_go_on
 from tests.servers.process import wait_until
 from tests.servers.receiver import receiving
 
@@ -189,3 +192,20 @@ def test_what_keeps_a_server_from_being_verified(command, regen_mock, monkeypatc
     assert answer.exit_code == ExitCode.NO_ACCESS and "refuses this key" in answer.stderr
     assert answer.stdout == ""
     assert command("verify-api", "http://127.0.0.1:9").exit_code == ExitCode.NO_ANSWER
+
+
+def test_after_an_interruption_each_video_has_its_way_on(tmp_path):
+    running, done = SimpleNamespace(id="running", ended=False), SimpleNamespace(id="done", ended=True)
+    submissions: Any = [
+        Submission("a b.mp4", "a b.mp4"),
+        Submission("b.mp4", "b.mp4", render=running),
+        Submission("c.mp4", "c.mp4", render=done),
+        Submission("d.mp4", "d.mp4", render=done, path=tmp_path / "d-4x.mp4"),
+    ]
+    told = list(_how_to_go_on(submissions, Path("out")))
+    assert [line.rpartition(": ")[2] for line in told] == [
+        "regen submit 'a b.mp4'",
+        "regen watch running",
+        "regen cancel running",
+        "regen download running done --output out",
+    ]
