@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextvars import copy_context
 from typing import Any
 
 import structlog
@@ -18,6 +17,8 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils.collections import AttributeDict
 from celery.utils.sysinfo import load_average
 from celery.worker import control, state
+
+from app.platform.threads import background_thread
 
 HEARTBEAT_SECONDS = 2.0
 POLL_SECONDS = 1.0
@@ -34,9 +35,7 @@ class CeleryPresence:
         self._consumer = consumer
         self._shut_down = shut_down
         self._ended = threading.Event()
-        self._thread = threading.Thread(
-            target=copy_context().run, args=(self._run,), name="celery-presence", daemon=True
-        )
+        self._thread = background_thread(self._run, name="celery-presence")
 
     def start(self) -> None:
         self._thread.start()

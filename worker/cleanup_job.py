@@ -3,7 +3,6 @@
 import random
 import threading
 from collections.abc import Callable
-from contextvars import copy_context
 from dataclasses import asdict
 
 import structlog
@@ -14,6 +13,7 @@ from app.platform.database import Database
 from app.platform.errors import RegenError
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
+from app.platform.threads import background_thread
 from app.work import periodic_tasks
 
 CLEAN_UP = "clean-up"
@@ -39,9 +39,7 @@ class CleanUpJob:
             rules=RetentionRules.from_settings(settings),
             stopped=self._ended.is_set,
         )
-        self._thread = threading.Thread(
-            target=copy_context().run, args=(self._run,), name="clean-up", daemon=True
-        )
+        self._thread = background_thread(self._run, name="clean-up")
 
     def start(self) -> None:
         self._thread.start()

@@ -15,12 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextvars import copy_context
 from functools import partial
 
 import structlog
 
 from app.platform.progress import Progress, Stillness
+from app.platform.threads import background_thread
 from app.serving.signals import STOP_SIGNALS
 from app.work.drain import Drain
 
@@ -68,9 +68,7 @@ class Deadman:
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._wakeup_before: int | None = None
-        self._thread = threading.Thread(
-            target=copy_context().run, args=(self._run,), name="deadman", daemon=True
-        )
+        self._thread = background_thread(self._run, name="deadman")
 
     def watch(self, name: str, progress: Progress) -> None:
         """From now on, ends the process when this line of work goes without a beat for `still_seconds`."""
@@ -160,6 +158,6 @@ def _try_step(step: Callable[[], None]) -> None:
             step()
 
     with contextlib.suppress(RuntimeError):  # no further thread can be started
-        thread = threading.Thread(target=copy_context().run, args=(run,), daemon=True)
+        thread = background_thread(run, name="last-step")
         thread.start()
         thread.join(LAST_STEP_SECONDS)

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 
@@ -26,6 +25,7 @@ from app.platform.retry_policies import RetryRow, preview_poll
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key
+from app.platform.threads import background_thread
 from app.previews.service import PreviewJob, PreviewLedger
 from app.work.drain import Drain
 from app.work.heartbeat import Heartbeat
@@ -105,9 +105,7 @@ class Previewer:
         self.may_claim: Callable[[], bool] = lambda: True
         self.progress = Progress()
         self._ended = threading.Event()
-        self._thread = threading.Thread(
-            target=copy_context().run, args=(self._run,), name="previewer", daemon=True
-        )
+        self._thread = background_thread(self._run, name="previewer")
 
     def start(self) -> None:
         self._thread.start()

@@ -5,7 +5,6 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from contextvars import copy_context
 from typing import Any
 
 import structlog
@@ -15,6 +14,7 @@ from app.engines.service import report_engines
 from app.platform.errors import RegenError
 from app.platform.metrics import server_version
 from app.platform.progress import Progress, Stillness
+from app.platform.threads import background_thread
 from app.platform.work_kinds import WorkQueue
 from app.work import worker_queries
 from app.work.ledger import WorkLedger
@@ -83,9 +83,7 @@ class Registration:
         self._work = Stillness(work or Progress())
         self._ended = threading.Event()
         self._reported = threading.Event()
-        self._thread = threading.Thread(
-            target=copy_context().run, args=(self._run,), name="registration", daemon=True
-        )
+        self._thread = background_thread(self._run, name="registration")
 
     def add_facts(self, **facts: Any) -> None:
         """Further columns of the row, which must be set before `start`."""

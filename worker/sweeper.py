@@ -4,7 +4,6 @@ import random
 import threading
 import time
 from collections import Counter
-from contextvars import copy_context
 
 import structlog
 from celery import Celery
@@ -12,6 +11,7 @@ from celery import Celery
 from app.platform.errors import RegenError, Unavailable
 from app.platform.progress import Progress
 from app.platform.queue import MOST_WAKE_UPS, waiting_messages, wake_workers
+from app.platform.threads import background_thread
 from app.work.ledger import WorkLedger
 from app.work.queries import ReadyUnits
 from worker.metrics import LEASES_EXPIRED, SWEEP_FAILURES
@@ -41,9 +41,7 @@ class Sweeper:
         self._announced: ReadyUnits = Counter()
         self._woken = threading.Event()
         self._ended = threading.Event()
-        self._thread = threading.Thread(
-            target=copy_context().run, args=(self._run,), name="sweeper", daemon=True
-        )
+        self._thread = background_thread(self._run, name="sweeper")
 
     def start(self) -> None:
         # Leases may have expired in an outage that ended before this worker started.

@@ -3,7 +3,6 @@
 import math
 import threading
 from collections.abc import Callable
-from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -11,6 +10,7 @@ import structlog
 
 from app.platform.errors import RegenError
 from app.platform.progress import Stillness, current_progress
+from app.platform.threads import background_thread
 
 # Short enough for a progress bar to move.
 LONGEST_INTERVAL_SECONDS = 2.0
@@ -58,9 +58,7 @@ class Heartbeat:
         self._lost = threading.Event()
         self._is_taken = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(
-            target=copy_context().run, args=(self._run,), name="heartbeat", daemon=True
-        )
+        self._thread = background_thread(self._run, name="heartbeat")
 
     @property
     def lost(self) -> bool:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextvars import copy_context
 from typing import TypeVar
 
 import structlog
@@ -24,6 +23,7 @@ from app.platform.errors import (
 )
 from app.platform.progress import Stillness, current_progress
 from app.platform.retry_policies import OUTAGE_RETRY
+from app.platform.threads import background_thread
 
 POLL_SECONDS = 0.1
 
@@ -124,7 +124,7 @@ class OutageRetry:
                 undo()
 
         # A daemon thread: the process must be able to end while the network does not answer.
-        threading.Thread(target=copy_context().run, args=(run,), name="transfer", daemon=True).start()
+        background_thread(run, name="transfer").start()
         stillness = Stillness(current_progress())
         while not concurrent.futures.wait([done], timeout=POLL_SECONDS).done:
             is_silent = stillness.tick(POLL_SECONDS) > self._stall_seconds

@@ -5,9 +5,9 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from contextvars import copy_context
 
 from app.platform.progress import Progress, Stillness, current_progress, reporting_to
+from app.platform.threads import background_thread
 from app.platform.work_kinds import WorkKind
 from app.work.queries import Job
 
@@ -74,10 +74,7 @@ class UnitsInHand:
         if self._most == 1:
             run()
         else:
-            # A daemon thread: the process must be able to end while a unit hangs.
-            threading.Thread(
-                target=copy_context().run, args=(run,), name=f"unit-{job.kind.value}", daemon=True
-            ).start()
+            background_thread(run, name=f"unit-{job.kind.value}").start()
 
     def end_soon(self, unit: UnitInHand) -> None:
         """The segment leaves room for another one; another unit has made segments ready."""

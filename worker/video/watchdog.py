@@ -13,6 +13,7 @@ import structlog
 from app.platform.errors import Canceled, PipelineStalled
 from app.platform.media.ffmpeg import FfmpegProcess
 from app.platform.progress import current_progress
+from app.platform.threads import background_thread
 
 log = structlog.get_logger(__name__)
 
@@ -57,9 +58,7 @@ class Watchdog:
         self._last_progress = time.monotonic()
         self._progress = current_progress()
         # Log lines carry the context of the thread that creates the watchdog.
-        self._thread = threading.Thread(
-            target=copy_context().run, args=(self._run,), name="watchdog", daemon=True
-        )
+        self._thread = background_thread(self._run, name="watchdog")
 
     @property
     def is_stopped(self) -> bool:

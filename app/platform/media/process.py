@@ -21,7 +21,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import copy_context
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -42,6 +41,7 @@ from app.platform.errors import (
 )
 from app.platform.metrics import ffmpeg_failures
 from app.platform.progress import current_progress
+from app.platform.threads import background_thread
 
 from . import confinement, launcher
 from .pipes import PipeTail, enlarge_pipe, processor_seconds
@@ -174,12 +174,7 @@ class FfmpegProcess:
         assert self._process.stderr is not None
         self._stderr = PipeTail(self._process.stderr, name=f"stderr-{self._process.pid}")
         self._ended = threading.Event()
-        supervisor = threading.Thread(
-            target=copy_context().run,
-            args=(self._supervise,),
-            name=f"supervise-{self._process.pid}",
-            daemon=True,
-        )
+        supervisor = background_thread(self._supervise, name=f"supervise-{self._process.pid}")
         try:
             self._stderr.start()
             supervisor.start()
