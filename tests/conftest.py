@@ -1,6 +1,7 @@
 """What all tests share: the servers that several folders start, their logging, and which tests are slow."""
 
 import gc
+import json
 import logging
 import os
 import shlex
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import structlog
 from hypothesis import settings
+from pytest_regen import FIRST_MOMENT, KEPT_SETTINGS
 
 from tests import compiled_statements
 from tests.servers import forked
@@ -129,11 +131,8 @@ def _configure_without_keeping(*arguments: Any, **options: Any) -> None:
 structlog.configure = _configure_without_keeping
 
 
-# The mock of the fixture `regen_mock` is this tree's, whatever `regen` is installed; pages of any origin may use it.
-_THIS_TREE = (
-    f"import os, sys; sys.path.insert(0, {str(TESTS.parent)!r}); os.environ['REGEN_CORS_ORIGINS'] = '*'; "
-    "from regen_server import main; main()"
-)
+# The mocks that other projects' tests start are this tree's, whatever `regen` is installed.
+_THIS_TREE = f"import sys; sys.path.insert(0, {str(TESTS.parent)!r}); from regen_server import main; main()"
 os.environ.setdefault("PYTEST_REGEN_COMMAND", shlex.join([sys.executable, "-c", _THIS_TREE]))
 
 
@@ -144,6 +143,32 @@ def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+# Of one file, as all servers that tests share: one that idles until the run ends takes 2 % of a core for minutes.
+@pytest.fixture(scope="module")
+def regen_mock_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address and the key of a mock as pytest-regen starts it, but forked; pages of any origin may use it. How
+    pytest-regen itself does that, tests of projects that have it installed show.
+    """
+    directory = tmp_path_factory.mktemp("regen-mock")
+    ready_file = directory / "ready.json"
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in KEPT_SETTINGS or not name.startswith("REGEN_")
+    }
+    server = forked.ForkedServerProcess(
+        ["mock", "--port", "0", "--ready-file", ready_file, "--seed", "0", "--clock", FIRST_MOMENT],
+        log=directory / "log",
+        environment=environment | {"REGEN_CORS_ORIGINS": "*"},
+    )
+    try:
+        server.wait_until(ready_file.exists, seconds=60, what="the mock is ready")
+        ready = json.loads(ready_file.read_text())
+        yield ready["url"], ready["key"]
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

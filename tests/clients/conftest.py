@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 # As a project gets them that has the package installed.
-from pytest_regen import regen_mock, regen_mock_server
+from pytest_regen import regen_mock
 from regen_client import AsyncRegen, Regen, RenderEvent
 
-__all__ = ["regen_mock", "regen_mock_server"]
+__all__ = ["regen_mock"]
 
 
 class FromAsync:

@@ -24,14 +24,14 @@ class RegenServer:
 OURS = [pytest.param("serve", marks=pytest.mark.slow), "mock"]
 
 
-@pytest.fixture(scope="session", params=["given"] if GIVEN else OURS)
+@pytest.fixture(scope="module", params=["given"] if GIVEN else OURS)
 def regen_server(request: pytest.FixtureRequest, start_regen: Callable[[str], RegenServer]) -> RegenServer:
     if GIVEN:
         return RegenServer(url=os.environ["REGEN_TEST_URL"].rstrip("/"), key=os.environ["REGEN_TEST_KEY"])
     return start_regen(request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start_regen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RegenServer]]:
     """Starts a server of our own by its command, `serve` or `mock`. They end with the tests."""
     processes: list[ForkedServerProcess] = []

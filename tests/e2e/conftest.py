@@ -75,7 +75,7 @@ def running_server(data_dir: Path, *arguments: str, **settings: str) -> Iterator
             raise
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stand_in_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Enlarges by nearest neighbour, in segments of half a second: everything but the networks at work."""
     with running_server(

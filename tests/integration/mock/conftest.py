@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 # As a project gets them that has the package installed.
-from pytest_regen import regen_mock, regen_mock_server
+from pytest_regen import regen_mock
 
-__all__ = ["regen_mock", "regen_mock_server"]
+__all__ = ["regen_mock"]
 
 
 @pytest.fixture(scope="session")
