@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.platform.database_engine import parse_url
 from app.platform.errors import ConfigurationError
 from app.platform.setting_types import weakness
 from app.platform.settings import Settings
@@ -36,12 +37,12 @@ class Secrets:
         """The keys from `REGEN_SECRET_KEY`, else from the data directory's `secret` file, created when missing.
 
         Raises ConfigurationError when the setting is missing and the database is a server: each machine would
-        create its own secret, and API keys from one machine would be invalid on another. Raises it also for a
-        file whose secret could be guessed.
+        create its own secret, and API keys from one machine would be invalid on another. Raises it also for an
+        address that is no database's, and for a file whose secret could be guessed.
         """
         if settings.secret_key is not None:
             secret = settings.secret_key.get_secret_value().encode()
-        elif not settings.resolved_database_url.startswith("sqlite"):
+        elif parse_url(settings.resolved_database_url).get_backend_name() != "sqlite":
             raise ConfigurationError(MUST_BE_SET)
         else:
             path = settings.root / "secret"

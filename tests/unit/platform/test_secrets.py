@@ -88,3 +88,8 @@ def test_a_setting_with_a_secret_that_can_be_guessed_is_refused(
         Settings()
     (tmp_path / f"regen_{name}").write_text(SECRET)
     assert getattr(Settings(), name).get_secret_value() == SECRET
+
+
+def test_an_address_of_no_database_is_told_before_the_secret_that_it_would_need(tmp_path):
+    with pytest.raises(ConfigurationError, match="REGEN_DATABASE_URL must look like"):
+        Secrets.load(Settings(data_dir=tmp_path, database_url="mysql://user@host/regen"))
