@@ -181,7 +181,7 @@ def test_a_server_that_keeps_to_the_description_but_for_one_answer(command, rege
     assert answer.exit_code == ExitCode.FAILED
     told = {check["name"]: check["differences"] for check in json.loads(answer.stdout)["checks"]}
     assert [name for name, differences in told.items() if differences] == ["engines"] and len(told) == 9
-    assert "GET /v1/engines answers 418 rather than 200." in told["engines"]
+    assert "GET /v1/engines answers 418 rather than 200: This fault was requested." in told["engines"]
     assert renders_of(command("list", "--json")) == [], "what it made it deleted"
     assert command("verify-api", "http://127.0.0.1:9").exit_code == ExitCode.NO_ACCESS, "no key is known"
 

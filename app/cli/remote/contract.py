@@ -43,7 +43,7 @@ class ContractSession:
         response = self.http.request(method, path, headers=headers, **content)
         self.headers = response.headers
         if response.status_code != status:
-            self.differ(f"{asked} answers {response.status_code} rather than {status}.")
+            self.differ(f"{asked} answers {response.status_code} rather than {status}{_told(response)}")
             return None
         described = _described_answer(method, route or path, status)
         for fault in _header_faults(response.headers, described.get("headers", {})):
@@ -142,6 +142,14 @@ ERRORS: dict[str, Any] = {
         }
     },
 }
+
+
+def _told(response: httpx.Response) -> str:
+    """What an error says, after a colon; the end of the sentence where it says nothing."""
+    try:
+        return f": {' '.join(str(error['message'])[:200] for error in response.json()['errors'])}"
+    except (ValueError, KeyError, TypeError):
+        return "."
 
 
 def _nulls(value: Any, name: str = "") -> Iterator[str]:
