@@ -91,6 +91,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 def test_every_alert_fires_when_it_should_and_not_beside_that(tmp_path: Path) -> None:
     tests = [
         {

@@ -110,6 +110,7 @@ def migrating_process(url: str, log: Path) -> ForkedServerProcess:
     )
 
 
+@pytest.mark.slow
 def test_processes_that_migrate_at_once_take_turns(empty: Database, empty_url: str, tmp_path: Path) -> None:
     """One migrates, the others find it done. On PostgreSQL they are held up until all are under way."""
     if empty.is_sqlite:

@@ -55,6 +55,7 @@ def test_without_any_python_the_way_to_one_is_told(setup, tmp_path):
     assert "apt install" in answer.stderr
 
 
+@pytest.mark.slow
 def test_what_is_set_up_already_is_left_alone(setup, tmp_path):
     venv = tmp_path / ".venv"
     (venv / "bin").mkdir(parents=True)

@@ -4,7 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_worker_never_loads_the_web_framework() -> None:
     program = (
         "import json, sys, worker.work_units, worker.celery_app;"
