@@ -124,8 +124,8 @@ class PreviewMaker:
             area = window.area_around(crop, margin=margin + window.reach(crop))
             window = window.of_part(area)
             part, part_format = window.wanted, window.source
-        scale = job.scale or engine.scale
-        scaled = area.enlarged(scale)
+        columns, rows = job.factors
+        scaled = area.enlarged(columns, rows)
         target = replace(video.colour.target, width=scaled.width, height=scaled.height)
         picture = PictureOptions(strength=job.strength, grain=job.grain, is_stabilised=window is not None)
         upscaler = self._networks.upscaler(
@@ -142,10 +142,11 @@ class PreviewMaker:
                 steady = upscaler.stabilised(noise=noise)
                 ((enlarged, _),) = [*steady.upscale(window.frames), *steady.finish()]
         inner = crop.within(area)
-        kind: PictureKind = "png" if crop.pixels * scale**2 <= MAX_PNG_PIXELS else "jpg"
+        kind: PictureKind = "png" if crop.pixels * columns * rows <= MAX_PNG_PIXELS else "jpg"
         before, after = directory / f"before.{kind}", directory / f"after.{kind}"
         self._write(part, part_format, inner, before, kind=kind, video=video)
-        self._write(enlarged, target, inner.enlarged(scale), after, kind=kind, video=video)
+        shown = crop.enlarged(columns, rows).within(scaled)
+        self._write(enlarged, target, shown, after, kind=kind, video=video)
         shows_all = (crop.width, crop.height) == (whole.width, whole.height)
         return PreviewResult(
             before=before, after=after, kind=kind, crop=None if shows_all else crop, warnings=warnings

@@ -185,6 +185,8 @@ def _fault_sentence(fault: Mapping[str, Any], *, media_type: str) -> str:
     # The first part names the place: body, query, path or header.
     field = ".".join(str(part) for part in fault["loc"][1:])
     if not field:
+        if kind == "value_error":  # of fields that do not go together
+            return str(fault["ctx"]["error"])
         if kind == "missing":
             return "The body is missing."
         if "json" not in media_type.lower():

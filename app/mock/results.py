@@ -22,7 +22,6 @@ from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key
 from app.previews.service import PreviewJob
 from app.renders.tables import Render
-from models.catalog import ENGINES
 
 MOST_KEPT = 16
 ALL_KEY_FRAMES_A_PART = 50
@@ -67,7 +66,6 @@ class ResultMaker:
 
     def make_preview(self, job: PreviewJob, *, cancelled: Callable[[], bool]) -> tuple[str, str]:
         """Stores both pictures and returns their keys, before and after. Raises FfmpegError and StorageError."""
-        scale = job.scale or ENGINES[job.engine].scale
         keys = [
             make_key(job.claim.preview_id, attempt=job.claim.attempt, suffix=".png")
             for make_key in (before_key, after_key)
@@ -75,9 +73,9 @@ class ResultMaker:
         with self._job_directory() as directory:
             source = directory / "input"
             self._storage.fetch(job.input_key, source)
-            for key, factor in zip(keys, (1, scale), strict=True):
+            for key, (columns, rows) in zip(keys, ((1, 1), job.factors), strict=True):
                 picture = directory / "picture.png"
-                filters = [f"scale={factor}*iw:{factor}*ih:flags=fast_bilinear", "format=rgb24"]
+                filters = [f"scale={columns}*iw:{rows}*ih:flags=fast_bilinear", "format=rgb24"]
                 if job.crop is not None:
                     filters.insert(0, _crop(job.crop))
                 take_picture(

@@ -86,7 +86,7 @@ def _make_preview(
             engine=engine,
             at_seconds=exact_moment(asked.at_seconds),
             crop=_crop_of(asked, file),
-            scale=asked.scale,
+            size=asked.size,
             strength=asked.strength,
             grain=asked.grain,
             stabilise=asked.stabilise,

@@ -4,13 +4,13 @@ from datetime import timedelta
 from pathlib import PurePath
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from app.files.moments import LONGEST_SECONDS
 from app.http.body import Body, Number, RequestBody, Timestamp, Url, with_example
 from app.http.resources import Resources
 from app.platform.file_names import output_name
-from app.platform.media.output_size import MOST_SCALE
+from app.platform.media.output_size import MOST_SCALE, MOST_SIDE, OutputSize, output_size, require_one_size
 from app.platform.media.picture_options import MOST_STABILISE, Deinterlace
 from app.previews import tables
 from app.previews.service import KEPT_SECONDS, crop_of
@@ -22,6 +22,7 @@ LONGEST_ID = 64
 MOST_PIXELS_A_SIDE = 65_535
 
 Offset = Annotated[int, Field(ge=0, le=MOST_PIXELS_A_SIDE, strict=True)]
+Bound = Annotated[int, Field(ge=2, le=MOST_SIDE, strict=True)]
 Length = Annotated[int, Field(ge=1, le=MOST_PIXELS_A_SIDE, strict=True)]
 
 _EXAMPLE = {
@@ -81,6 +82,12 @@ class PreviewRequest(RequestBody):
         strict=True,
         description="As for a render: how many times as wide and high.",
     )
+    max_width: Bound | None = Field(
+        None, description="As for a render: the most pixels in a row of the whole frame's output."
+    )
+    max_height: Bound | None = Field(
+        None, description="As for a render: the most rows of the whole frame's output."
+    )
     strength: float = Field(1.0, ge=0, le=1, strict=True, allow_inf_nan=False, description="As for a render.")
     grain: float = Field(0.0, ge=0, le=1, strict=True, allow_inf_nan=False, description="As for a render.")
     stabilise: int = Field(
@@ -91,6 +98,16 @@ class PreviewRequest(RequestBody):
         description="As for a render: the frames around the one that is shown are upscaled too.",
     )
     deinterlace: Deinterlace = Field(Deinterlace.AUTO, description="As for a render.")
+
+    @model_validator(mode="after")
+    def _has_one_size(self) -> Self:
+        require_one_size(self.scale, self.max_width, self.max_height)
+        return self
+
+    @property
+    def size(self) -> OutputSize | None:
+        """The size of the whole frame's output; None for the engine's."""
+        return output_size(self.scale, self.max_width, self.max_height)
 
 
 class Preview(Body):
@@ -113,6 +130,8 @@ class Preview(Body):
         None, description="Whether the whole frame is shown; left out while the server has not chosen."
     )
     scale: int | None = Field(None, description="If it was given.")
+    max_width: int | None = Field(None, description="If it was given.")
+    max_height: int | None = Field(None, description="If it was given.")
     strength: Number | None = Field(None, description="If it is not 1.")
     grain: Number | None = Field(None, description="If it is not 0.")
     stabilise: int | None = Field(None, description="If it is not 0.")
@@ -125,7 +144,8 @@ class Preview(Body):
     after_url: Url | None = Field(
         None,
         alias="afterURL",
-        description="Signed URL of the same, four (or `scale`) times as wide and high. When completed.",
+        description="Signed URL of the same, four (or `scale`) times as wide and high, or as `max_width` and "
+        "`max_height` allow for the whole frame. When completed.",
     )
     error: str | None = Field(None, description="A sentence; when failed.")
     warnings: list[str] | None = Field(None, description="When there are any.")
@@ -142,7 +162,7 @@ class Preview(Body):
                 file_name=output_name(preview.file.name, scale=factor, suffix=PurePath(key or "").suffix),
                 longest_seconds=KEPT_SECONDS,
             )
-            for key, factor in ((preview.before_key, 1), (preview.after_key, preview.scale or SCALE))
+            for key, factor in ((preview.before_key, 1), (preview.after_key, _scale_of(preview)))
         )
         return cls(
             id=preview.id,
@@ -155,6 +175,8 @@ class Preview(Body):
             crop=None if crop is None else Crop.model_validate(crop),
             whole_frame=crop is None if completed else None if crop is None else False,
             scale=preview.scale,
+            max_width=preview.max_width,
+            max_height=preview.max_height,
             strength=None if preview.strength == 1 else preview.strength,
             grain=preview.grain or None,
             stabilise=preview.stabilise or None,
@@ -164,6 +186,12 @@ class Preview(Body):
             error=preview.error if preview.status is RenderStatus.FAILED else None,
             warnings=preview.warnings or None,
         )
+
+
+def _scale_of(preview: tables.Preview) -> int | str:
+    """The size of the picture after upscaling, as its file name says it."""
+    bounds = [str(bound) for bound in (preview.max_width, preview.max_height) if bound is not None]
+    return f"within-{'x'.join(bounds)}" if bounds else preview.scale or SCALE
 
 
 class PreviewBody(Body):

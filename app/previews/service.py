@@ -20,6 +20,7 @@ from app.platform.errors import (
     TooManyRequests,
 )
 from app.platform.media.limits import MediaLimits
+from app.platform.media.output_size import OutputSize
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rectangles import Area
 from app.platform.retry_policies import PREVIEW_FAILED, PREVIEW_OUTAGE
@@ -43,7 +44,10 @@ GIVEN_WAY_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewJob:
-    """Everything that a worker needs to make a preview. With `crop` None the worker chooses it."""
+    """Everything that a worker needs to make a preview. With `crop` None the worker chooses it.
+
+    `factors`: by how much the columns and the rows of the frame are multiplied.
+    """
 
     claim: PreviewClaim
     user_id: str
@@ -52,7 +56,7 @@ class PreviewJob:
     engine: str
     at_seconds: Fraction
     crop: Area | None
-    scale: int | None = None
+    factors: tuple[Fraction, Fraction]
     strength: float = 1.0
     grain: float = 0.0
     stabilise: int = 0
@@ -69,7 +73,7 @@ def create_preview(  # noqa: PLR0913 - what a preview shows, and how
     limits: MediaLimits,
     max_open: int,
     warnings: Sequence[str] = (),
-    scale: int | None = None,
+    size: OutputSize | None = None,
     strength: float = 1.0,
     grain: float = 0.0,
     stabilise: int = 0,
@@ -103,7 +107,9 @@ def create_preview(  # noqa: PLR0913 - what a preview shows, and how
         file=file,
         engine=engine.id,
         at_seconds=at_seconds,
-        scale=scale,
+        scale=None if size is None else size.scale,
+        max_width=None if size is None else size.max_width,
+        max_height=None if size is None else size.max_height,
         strength=strength,
         grain=grain,
         stabilise=stabilise,
@@ -198,7 +204,7 @@ class PreviewLedger:
                         engine=row.engine,
                         at_seconds=row.at_seconds,
                         crop=crop_of(row),
-                        scale=row.scale,
+                        factors=_size_of(row).factors(row.file.video.width, row.file.video.height),
                         strength=row.strength,
                         grain=row.grain,
                         stabilise=row.stabilise,
@@ -261,6 +267,10 @@ class PreviewLedger:
         """Release the preview when the worker stops: uncharged, for another attempt at once."""
         with self._database.write() as session:
             claim.lease.release(session)
+
+
+def _size_of(preview: Preview) -> OutputSize:
+    return OutputSize(scale=preview.scale, max_width=preview.max_width, max_height=preview.max_height)
 
 
 def _gave_up(failures: int) -> str:

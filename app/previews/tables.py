@@ -18,8 +18,8 @@ class Preview(LeasedToWorker, ListedTable):
     """One moment of a file, upscaled ahead of all renders.
 
     The crop is in pixels of the frame as displayed. For a completed preview None means the whole frame; before, that
-    the worker will choose. `scale`, `strength`, `grain`, `stabilise` and `deinterlace` are as for a render. The
-    status is never `pending`. An expired lease counts among its `failures`.
+    the worker will choose. `scale`, `max_width`, `max_height`, `strength`, `grain`, `stabilise` and `deinterlace` are
+    as for a render of the whole frame. The status is never `pending`. An expired lease counts among its `failures`.
     """
 
     __tablename__ = "previews"
@@ -37,6 +37,8 @@ class Preview(LeasedToWorker, ListedTable):
     crop_width: Mapped[int | None]
     crop_height: Mapped[int | None]
     scale: Mapped[int | None]
+    max_width: Mapped[int | None]
+    max_height: Mapped[int | None]
     strength: Mapped[float] = mapped_column(default=1.0, server_default="1")
     grain: Mapped[float] = mapped_column(default=0.0, server_default="0")
     stabilise: Mapped[int] = mapped_column(default=0, server_default="0")

@@ -39,6 +39,7 @@ from app.platform.media.output_size import (
     output_size,
     parse_scale,
     parse_side,
+    require_one_size,
 )
 from app.platform.media.picture_options import (
     MOST_STABILISE,
@@ -331,11 +332,7 @@ class RenderOptions(BaseModel):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        given = {name for name in ("scale", "max_width", "max_height") if getattr(self, name) is not None}
-        for pair in sorted(sorted(pair) for pair in EXCLUSIVE if pair <= given):
-            raise ValueError(
-                f"`{pair[1]}` and `{pair[0]}` cannot be given together: each decides the output's size."
-            )
+        require_one_size(self.scale, self.max_width, self.max_height)
         return self
 
     @model_validator(mode="after")

@@ -37,12 +37,29 @@ class OutputSize:
             min(_even(height * factor), bounds[1]),
         )
 
+    def factors(self, width: int, height: int) -> tuple[Fraction, Fraction]:
+        """By how much the columns and the rows of a frame of that size are multiplied, whole or in part."""
+        if self.max_width is None and self.max_height is None:
+            factor = Fraction(self.scale or MOST_SCALE)
+            return factor, factor
+        columns, rows = self.of(width, height)
+        return Fraction(columns, width), Fraction(rows, height)
+
 
 def output_size(scale: int | None, max_width: int | None, max_height: int | None) -> OutputSize | None:
     """None where nothing is asked for."""
     if scale is None and max_width is None and max_height is None:
         return None
     return OutputSize(scale=scale, max_width=max_width, max_height=max_height)
+
+
+def require_one_size(scale: int | None, max_width: int | None, max_height: int | None) -> None:
+    """Raises ValueError where both a factor and a box are asked for."""
+    for name, bound in (("max_width", max_width), ("max_height", max_height)):
+        if scale is not None and bound is not None:
+            raise ValueError(
+                f"`scale` and `{name}` cannot be given together: each decides the output's size."
+            )
 
 
 def parse_scale(text: str) -> int:

@@ -1,6 +1,7 @@
 """Rectangles in frames."""
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +21,11 @@ class Area:
         """The same rectangle relative to the corner of `outer`, which contains it."""
         return replace(self, x=self.x - outer.x, y=self.y - outer.y)
 
-    def enlarged(self, factor: int) -> "Area":
-        """The same rectangle in a frame that is enlarged by `factor`."""
-        return Area(
-            x=self.x * factor, y=self.y * factor, width=self.width * factor, height=self.height * factor
-        )
+    def enlarged(self, columns: Fraction, rows: Fraction) -> "Area":
+        """The same rectangle, to the nearest pixel, in a frame with so many times the columns and rows."""
+        left, right = (round(x * columns) for x in (self.x, self.x + self.width))
+        top, bottom = (round(y * rows) for y in (self.y, self.y + self.height))
+        return Area(x=left, y=top, width=max(1, right - left), height=max(1, bottom - top))
 
     def centred(self, *, width: int, height: int) -> "Area":
         """A rectangle of that size, cut to this one, around its centre."""

@@ -116,6 +116,14 @@ def test_another_look(client: httpx.Client, file_id: str, fields, shown):
     assert preview["scale"] == 2
 
 
+def test_a_preview_may_be_bounded(client: httpx.Client, file_id: str):
+    box = {"max_width": 480, "max_height": 480}
+    shown = client.post("/v1/previews", json={"file_id": file_id, **box}).json()["preview"]
+    assert (shown["maxWidth"], shown["maxHeight"], "scale" in shown) == (480, 480, False)
+    both = client.post("/v1/previews", json={"file_id": file_id, "scale": 2, **box})
+    assert both.status_code == 400 and "cannot be given together" in both.text
+
+
 @pytest.mark.parametrize(
     ("fields", "frames", "rate"),
     [({}, 50, 25), ({"target_fps": 50}, 100, 50), ({"start": 0.5, "end": 1}, 12, 25)],

@@ -3,6 +3,7 @@
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from app.files.tables import File
 from app.platform.errors import AccessRefused, Canceled, PermanentError, StorageError, TransientError
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
+from app.platform.media.output_size import OutputSize
 from app.platform.media.probe import probe_video
 from app.platform.media.rectangles import Area
 from app.platform.media.work_options import WorkOptions
@@ -146,17 +148,19 @@ class Faulty:
 
 
 @pytest.mark.parametrize(
-    ("scale", "stabilise", "picture"),
+    ("size", "factor", "stabilise", "picture"),
     [
-        (None, 0, PictureOptions()),
-        (2, 0, PictureOptions(strength=0.4, grain=1)),
-        (None, 3, PictureOptions(grain=1, is_stabilised=True)),
+        (OutputSize(), Fraction(4), 0, PictureOptions()),
+        (OutputSize(scale=2), Fraction(2), 0, PictureOptions(strength=0.4, grain=1)),
+        (OutputSize(max_width=300), Fraction(5, 2), 0, PictureOptions()),
+        (OutputSize(), Fraction(4), 3, PictureOptions(grain=1, is_stabilised=True)),
     ],
 )
 def test_it_shows_the_render_before_encoding(
     studio: Callable[..., Studio],
     tmp_path: Path,
-    scale: int | None,
+    size: OutputSize,
+    factor: Fraction,
     stabilise: int,
     picture: PictureOptions,
 ) -> None:
@@ -190,7 +194,7 @@ def test_it_shows_the_render_before_encoding(
         info=info,
         destination=tmp_path / "render.mp4",
         options=WorkOptions(
-            engine=DEFAULT_ENGINE, scale=scale, output_quality="lossless", stabilise=stabilise
+            engine=DEFAULT_ENGINE, **asdict(size), output_quality="lossless", stabilise=stabilise
         ),
         settings=place.settings,
         make_upscaler=make_upscaler,
@@ -202,7 +206,7 @@ def test_it_shows_the_render_before_encoding(
     place.storage.put_file("files/film/input", film, content_type="video/mp4")
     crop = Area(x=41, y=33, width=31, height=22)
     options = {"strength": picture.strength, "grain": picture.grain, "stabilise": stabilise}
-    preview_id = at.ask(Fraction(number, 25), crop, scale=scale, **options)
+    preview_id = at.ask(Fraction(number, 25), crop, size=size, **options)
 
     assert at.previewer.make_next()
     assert not at.previewer.make_next()
@@ -211,13 +215,16 @@ def test_it_shows_the_render_before_encoding(
     assert (preview.status, preview.warnings, preview.crop_x) == (RenderStatus.COMPLETED, [], 41)
     before, after = at.pictures(preview, tmp_path)
     assert np.array_equal(before, to_rgb(original, plans[0].source, crop))
-    expected = to_rgb(rendered, plans[0].target, crop.enlarged(scale or 4)).astype(int)
+    expected = to_rgb(rendered, plans[0].target, crop.enlarged(factor, factor)).astype(int)
     # Where convolutions add up in another order a sample may be rounded the other way.
     assert np.abs(after - expected).max() <= 3
     assert (after != expected).mean() < 0.01
     # And it is no mere enlargement.
-    repeated = before.repeat(scale or 4, axis=0).repeat(scale or 4, axis=1)
-    assert np.abs(after - repeated.astype(int)).max() > 20
+    rows, columns = (
+        np.minimum(np.arange(enlarged) * factor.denominator // factor.numerator, side - 1)
+        for enlarged, side in zip(after.shape[:2], before.shape[:2], strict=True)
+    )
+    assert np.abs(after - before[rows][:, columns].astype(int)).max() > 20
 
 
 def test_what_a_cpu_shows(studio: Callable[..., Studio], tmp_path: Path) -> None:
