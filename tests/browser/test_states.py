@@ -138,13 +138,13 @@ def received_parts(server, upload):
 
 
 def test_an_upload_that_is_cut_goes_on(server, sign_in, tmp_path):
-    """160 MB, of which a part is refused in mid-way, then the page is loaded anew: what arrived is not sent again."""
+    """300 MB, of which a part is refused in mid-way, then the page is loaded anew: what arrived is not sent again."""
     large = tmp_path / "large.mp4"
     content = CLIP.read_bytes()
     with large.open("wb") as file:
         file.write(content)
-        file.write((160_000_000 - len(content)).to_bytes(4, "big") + b"free")
-        file.truncate(160_000_000)
+        file.write((300_000_000 - len(content)).to_bytes(4, "big") + b"free")
+        file.truncate(300_000_000)
     page = sign_in(url_of(server), key_of(server), expected=("ERR_INTERNET_DISCONNECTED", "ERR_FAILED"))
     page.set_input_files("input[type=file]", large)
     # More than what is under way at once: some parts have arrived.
