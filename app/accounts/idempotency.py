@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Protocol
 
+from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -45,6 +46,11 @@ class IdempotentRequest:
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(json.dumps(self.content).encode()).hexdigest()
+
+    def add_body(self, body: BaseModel) -> None:
+        """Add the fields that were given in a JSON body to `content`."""
+        # As earlier versions fingerprinted a form of one field: keys are remembered for a week, across versions.
+        self.content += [[("body", body.model_dump_json(exclude_unset=True))], None]
 
     def lookup(self, session: Session, *, lock: bool = False) -> str | None:
         """The id of what an earlier request with this key made; None for a new one.

@@ -77,6 +77,11 @@ def has_usable_key(session: Session, *, now: datetime) -> bool:
     return session.scalar(select(ApiKey.id).where(_is_usable(now)).limit(1)) is not None
 
 
+def count_usable_keys(session: Session, *, user_id: str, now: datetime) -> int:
+    query = select(func.count(ApiKey.id)).where(ApiKey.user_id == user_id, _is_usable(now))
+    return session.scalars(query).one()
+
+
 def users_with_keys(session: Session, *, now: datetime) -> Sequence[tuple[User, int]]:
     """All users, the newest first, each with the number of usable keys."""
     is_own = and_(ApiKey.user_id == User.id, _is_usable(now))

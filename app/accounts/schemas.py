@@ -106,6 +106,19 @@ class KeyRequest(KeyChange):
     scopes: Scopes = sorted(DEFAULT_SCOPES)
 
 
+class OwnKeyRequest(RequestBody):
+    model_config = only({"name": "build server", "expires_at": "2027-11-22T00:00:00Z"})
+
+    name: Name = "key"
+    scopes: Scopes = Field(
+        sorted(DEFAULT_SCOPES), description="Only those that the key of the request has itself."
+    )
+    expires_at: Moment | None = Field(
+        None,
+        description="When the key expires, no later than the key of the request. Default: when that one does.",
+    )
+
+
 class ShownLimits(Body):
     """Absent limits do not apply."""
 

@@ -16,9 +16,16 @@ from app.accounts.scopes import DEFAULT_SCOPES, Scope
 from app.accounts.tables import ApiKey, User
 from app.platform import clock, secrets
 from app.platform.database import ColumnReader, read_clock
-from app.platform.errors import Conflict, InvalidRequest, NotFound, Unauthorized
+from app.platform.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized
+from app.platform.json_values import timestamp
 from app.platform.pagination import Page
 from app.platform.secrets import Secrets
+
+# Of one user, at a time.
+MOST_USABLE_KEYS = 50
+# Limits on what is made with one key in all: two keys would do twice as much. The others limit single videos, or all
+# that the user has.
+LIMITS_ON_TOTALS = ("requests", "max_queued_renders", "max_cost_per_month")
 
 HINT_LENGTH = len(secrets.API_KEY_PREFIX) + 4
 
@@ -95,6 +102,65 @@ def create_key_of(
     return CreatedKey(row=row, key=key)
 
 
+def create_own_key(
+    session: Session,
+    *,
+    user_id: str,
+    maker_id: str,
+    key_name: str,
+    keys: Secrets,
+    scopes: Collection[Scope],
+    expires_at: datetime | None = None,
+) -> CreatedKey:
+    """Create a key of the user by the user's key `maker_id`, which permits nothing that this one does not: it has none
+    but its scopes, expires no later (by default at the same time) and has the same limits.
+
+    Raises Unauthorized when the maker has been revoked or has expired meanwhile, Forbidden for a scope that it lacks
+    and when it has a limit that two keys would exceed together, InvalidRequest for a time that is past or too late,
+    Conflict when the user has too many keys.
+    """
+    account_queries.lock_user(session, user_id=user_id)
+    now = clock.now()
+    maker = account_queries.find_key(session, key_id=maker_id)
+    if maker is None or not account_queries.valid_keys(session, key_ids=[maker_id], now=now):
+        raise Unauthorized
+    _require_scopes(scopes, of=maker, what="it can make no key that has it")
+    for name in LIMITS_ON_TOTALS:
+        if name in (maker.limits or {}):
+            raise Forbidden(
+                f"This key has a limit of its own, `{name}`, which another key would double: "
+                "only an administrator can make one."
+            )
+    if maker.expires_at is not None:
+        expires_at = expires_at or maker.expires_at
+        if expires_at > maker.expires_at:
+            raise InvalidRequest(
+                f"`expires_at` must be no later than {timestamp(maker.expires_at)}: "
+                "the key of this request expires then."
+            )
+    usable = account_queries.count_usable_keys(session, user_id=user_id, now=now)
+    if usable >= MOST_USABLE_KEYS:
+        raise Conflict(
+            f"You have {usable} keys that are neither revoked nor expired; at most {MOST_USABLE_KEYS} are allowed. "
+            "Revoke those that you no longer need."
+        )
+    return create_key_of(
+        session,
+        maker.user,
+        key_name=key_name,
+        keys=keys,
+        scopes=scopes,
+        limits=Limits.stored(maker.limits),
+        expires_at=expires_at,
+    )
+
+
+def _require_scopes(scopes: Collection[str], *, of: ApiKey, what: str) -> None:
+    for scope in scopes:
+        if scope not in of.scopes:
+            raise Forbidden(f"The key of this request lacks the scope `{scope}`, so {what}.")
+
+
 def check_expiry(expires_at: datetime | None) -> None:
     """Raises InvalidRequest for a time in the past."""
     if expires_at is not None and expires_at <= clock.now():
@@ -124,7 +190,7 @@ def get_key(session: Session, *, key_id: str) -> ApiKey:
     """Raises NotFound when there is no such key."""
     key = account_queries.find_key(session, key_id=key_id)
     if key is None:
-        raise NotFound(f"There is no key with the id {key_id!r}.")
+        raise NotFound(_no_key(key_id))
     return key
 
 
@@ -189,6 +255,23 @@ def revoke_key(session: Session, *, key_id: str) -> ApiKey:
     if key.revoked_at is None:
         key.revoked_at = read_clock(session)
     return key
+
+
+def revoke_own_key(session: Session, *, asking_id: str, key_id: str) -> ApiKey:
+    """Revoke a key of the user whose key `asking_id` asks for it.
+
+    Raises NotFound when the user has no such key, and Forbidden when it has a scope that the asking one lacks:
+    otherwise a leaked key could lock administrators out.
+    """
+    asking, key = get_key(session, key_id=asking_id), get_key(session, key_id=key_id)
+    if key.user_id != asking.user_id:
+        raise NotFound(_no_key(key_id))
+    _require_scopes(key.scopes, of=asking, what="it can revoke no key that has it")
+    return revoke_key(session, key_id=key.id)
+
+
+def _no_key(key_id: str) -> str:
+    return f"There is no key with the id {key_id!r}."
 
 
 def _digest(key: str, keys: Secrets) -> str:

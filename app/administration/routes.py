@@ -71,7 +71,7 @@ def create_user(
     idempotent: IdempotencyDependency,
 ) -> UserBody:
     """Add a user. Users need a key before they can do anything."""
-    idempotent.content += _content(asked)
+    idempotent.add_body(asked)
     with resources.database.write() as session:
         made_id = idempotent.lookup(session, lock=True)
         if made_id is None:
@@ -159,7 +159,7 @@ def create_key(
     idempotent: IdempotencyDependency,
 ) -> CreatedKeyBody:
     """Make a key for a user. `secret` is the key: no other answer shows it, and only its hash is kept."""
-    idempotent.content += _content(asked)
+    idempotent.add_body(asked)
     with resources.database.write() as session:
         made_id = idempotent.lookup(session, lock=True)
         if made_id is not None:
@@ -338,8 +338,3 @@ def _changes(asked: BaseModel) -> dict[str, Any]:
         # Null lifts all of them.
         given["limits"] = Limits(**dict.fromkeys(Limits.model_fields))
     return given
-
-
-def _content(asked: BaseModel) -> list[object]:
-    # As earlier versions fingerprinted a form of one field: keys are remembered for a week, across versions.
-    return [[("body", asked.model_dump_json(exclude_unset=True))], None]

@@ -21,6 +21,7 @@ VIEWS = {
     "renders": "ul[aria-label=Renders] li",
     "usage": ".facts-table",
     "webhooks": "[aria-label=Deliveries], .empty",
+    "keys": "ul[aria-label=Keys] li",
     "users": "ul[aria-label=Users] li",
     "operations": "[aria-label='Renders of all users']",
 }
@@ -142,6 +143,15 @@ def test_a_key_that_ends_while_it_is_used(server, sign_in):
     page.get_by_text("This key is not valid any more.").wait_for()
     assert page.evaluate("() => sessionStorage.length + localStorage.length") == 0
 
+    own = server.client.post(f"/v1/admin/users/{user['id']}/keys", json={}, headers=admin).json()["secret"]
+    page = sign_in(url_of(server), own)
+    page.get_by_role("link", name="Keys", exact=True).click()
+    page.get_by_role("listitem").filter(has_text="in use here").get_by_role("button", name="Revoke").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    page.get_by_text("The key that this page used is revoked.").wait_for()
+    assert page.evaluate("() => sessionStorage.length + localStorage.length") == 0
+    assert server.client.get("/v1/key", headers={"Authorization": f"Bearer {own}"}).status_code == 401
+
 
 def test_two_users_see_nothing_of_each_other(server, sign_in):
     admin = {"Authorization": f"Bearer {administrators_key(server)}"}
@@ -154,9 +164,26 @@ def test_two_users_see_nothing_of_each_other(server, sign_in):
     page = sign_in(url_of(server), other, expected=("404",))
     page.get_by_role("link", name="Renders").click()
     page.get_by_text("Nothing here yet.").wait_for()
+    page.get_by_role("link", name="Keys", exact=True).click()
+    page.get_by_role("list", name="Keys").get_by_text("in use here").wait_for()
+    assert page.get_by_role("list", name="Keys").get_by_role("listitem").count() == 1
+    assert page.get_by_label("write").is_checked() and page.get_by_label("admin").count() == 0
+    page.get_by_label("Name of the new key").fill("second")
+    page.get_by_label("write").uncheck()
+    page.get_by_role("button", name="Make a key").click()
+    second = page.get_by_role("dialog").locator("code").inner_text()
+    made = server.client.get("/v1/key", headers={"Authorization": f"Bearer {second}"}).json()["key"]
+    assert (made["name"], made["scopes"], made["userId"]) == ("second", ["read"], user["id"])
+    page.get_by_role("dialog").get_by_role("button", name="Done").click()
+    page.wait_for_function("(key) => !document.documentElement.outerHTML.includes(key)", arg=second)
     assert page.get_by_role("link", name="Operations").count() == 0
     page.goto(f"{url_of(server)}/#/renders/{mine}")
     page.get_by_role("alert").get_by_text("not found").wait_for()
+
+    page = sign_in(url_of(server), second)
+    page.get_by_role("link", name="Keys", exact=True).click()
+    page.get_by_text("sign in with one that has the scope").wait_for()
+    assert page.get_by_role("button", name=re.compile("Make a key|Revoke")).count() == 0
 
     page = sign_in(url_of(server), key_of(server))
     page.get_by_role("link", name="Renders").click()

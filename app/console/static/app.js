@@ -16,6 +16,7 @@ const VIEWS = [
   { path: "renders", title: "Renders", view: later("Renders", () => import("./views/renders.js")), shown: () => true },
   { path: "usage", title: "Usage", view: later("Usage", () => import("./views/usage.js")), shown: () => true },
   { path: "webhooks", title: "Webhooks", view: later("Webhooks", () => import("./views/webhooks.js")), shown: () => true, needs: true },
+  { path: "keys", title: "Keys", view: later("OwnKeys", () => import("./views/keys.js")), shown: () => true, needs: true },
   { path: "users", title: "Users and keys", view: later("Users", () => import("./views/users.js")), shown: () => store.isAdmin },
   { path: "operations", title: "Operations", view: later("Operations", () => import("./views/operations.js")), shown: () => store.isAdmin },
   { path: "mock", title: "Mock", view: later("Mock", () => import("./views/mock.js")), shown: () => store.isMock },

@@ -21,6 +21,12 @@ export class Store extends EventTarget {
     this.signedOut = "";
     /** @type {string} The id of the key's user. */
     this.userId = "";
+    /** @type {string} The key's own id. */
+    this.keyId = "";
+    /** @type {string[]} The key's scopes. */
+    this.scopes = [];
+    /** @type {string | undefined} When the key expires. */
+    this.keyExpires = undefined;
     /** @type {boolean} Whether the key may use `/v1/admin`. */
     this.isAdmin = false;
     /** @type {boolean} Whether it is known what this server and this key can do. */
@@ -78,7 +84,10 @@ export class Store extends EventTarget {
     this.description = description;
     this.engines = engines.engines;
     this.userId = key.key.userId;
-    this.isAdmin = key.key.scopes.includes("admin");
+    this.keyId = key.key.id;
+    this.scopes = key.key.scopes;
+    this.keyExpires = key.key.expiresAt;
+    this.isAdmin = this.scopes.includes("admin");
     this.isKnown = true;
     this.changed();
   }

@@ -162,6 +162,8 @@ def test_scopes(client, key_with):
     asked = {
         ("GET", "/v1/engines"): ("read", read),
         ("GET", "/v1/usage"): ("read", read),
+        ("GET", "/v1/keys"): ("read", read),
+        ("DELETE", "/v1/keys/abc"): ("write", write),
         ("POST", "/v1/upscale"): ("write", write),
         ("DELETE", "/v1/files/abc"): ("write", write),
         ("GET", "/v1/workers"): ("admin", admin),

@@ -1,8 +1,9 @@
 import { html, useState } from "../preact.js";
-import { ago, when } from "../format.js";
+import { when } from "../format.js";
 import { typedNumber } from "../options.js";
 import { store, useLoaded } from "../store.js";
-import { ConfirmButton, CopyButton, Dialog } from "../components/controls.js";
+import { ConfirmButton } from "../components/controls.js";
+import { Keys } from "../components/keys.js";
 import { Notice } from "../components/notices.js";
 import { UsageFigures } from "./usage.js";
 
@@ -44,54 +45,9 @@ export function Users() {
       <div class="row"><strong class="grow">${user.name}</strong><code>${user.id}</code><small>since ${when(user.createdAt)}</small>
         <button class="quiet" aria-expanded=${open === user.id} aria-label=${`${open === user.id ? "Close" : "Open"} ${user.name}`}
           onClick=${() => setOpen(open === user.id ? "" : user.id)}>${open === user.id ? "Close" : "Open"}</button></div>
-      ${open === user.id && html`<${Keys} user=${user} /><${Limits} user=${user} onChange=${reload} /><${UsageOf} user=${user} />
+      ${open === user.id && html`<h2>Keys</h2><${Keys} path=${`/v1/admin/users/${user.id}/keys`} below="/v1/admin/keys" /><${Limits} user=${user} onChange=${reload} /><${UsageOf} user=${user} />
         <h2>Delete</h2><${ConfirmButton} label="Delete this user" question=${`Delete ${user.name} with all keys, files, renders and usage? This cannot be undone.`} onYes=${() => remove(user)} />`}
     </li>`)}</ul>`;
-}
-
-/** @param {{user: import("../api.js").Row}} properties */
-function Keys({ user }) {
-  const path = `/v1/admin/users/${user.id}/keys`;
-  const [keys, reload, failed] = useLoaded(() => store.api.list(path, "keys"), [user.id]);
-  const [made, setMade] = useState("");
-  const create = async (/** @type {any} */ event) => {
-    event.preventDefault();
-    const form = event.target;
-    const { elements } = form;
-    const scopes = ["read", "write", "admin"].filter((scope) => elements[scope].checked);
-    const expires = elements.expires.value ? new Date(elements.expires.value).toISOString() : undefined;
-    try {
-      const answer = await store.api.post(path, { name: elements.name.value.trim() || undefined, scopes, expires_at: expires });
-      setMade(answer.secret);
-      form.reset();
-      await reload();
-    } catch (error) { store.fail(error); }
-  };
-  const revoke = async (/** @type {string} */ id) => {
-    try {
-      await store.api.delete(`/v1/admin/keys/${id}`);
-      await reload();
-    } catch (error) { store.fail(error); }
-  };
-  return html`<h2>Keys</h2>
-    ${failed && html`<${Notice} kind="error">${failed}<//>`}
-    <ul class="plain">${keys?.map((key) => html`<li key=${key.id} class="row">
-      <span class="grow"><strong>${key.name}</strong> <code>${key.hint}</code> ${key.scopes.join(", ")}<br />
-        <small>${key.lastUsedAt ? `used ${ago(key.lastUsedAt)}` : "never used"}${key.expiresAt ? `, expires ${when(key.expiresAt)}` : ""}${key.revokedAt ? `, revoked ${ago(key.revokedAt)}` : ""}</small></span>
-      ${!key.revokedAt && html`<${ConfirmButton} label="Revoke" kind="quiet" question=${`Revoke the key ${key.name}? Programs that use it are refused from then on.`}
-        onYes=${() => revoke(key.id)} />`}</li>`)}</ul>
-    <form class="row" onSubmit=${create}>
-      <input name="name" placeholder="Name" aria-label="Name of the new key" />
-      <label class="check"><input type="checkbox" name="read" checked /> read</label>
-      <label class="check"><input type="checkbox" name="write" checked /> write</label>
-      <label class="check"><input type="checkbox" name="admin" /> admin</label>
-      <label>expires <input type="datetime-local" name="expires" /></label>
-      <button>Make a key</button>
-    </form>
-    ${made && html`<${Dialog} label="The new key" onClose=${() => setMade("")}>
-      <h2>The new key</h2><p>It is shown only now. Keep it in a safe place.</p>
-      <div class="row"><code class="secret grow">${made}</code><${CopyButton} text=${made} label="the key" /></div>
-      <form method="dialog" class="row end"><button class="primary">Done</button></form><//>`}`;
 }
 
 /** @param {{user: import("../api.js").Row, onChange: () => void}} properties */
