@@ -53,6 +53,7 @@ BODIES: dict[str, Schema] = {
     "deliverResult": {"destination": "https://example.com/results/clip-4x.mp4"},
     "createWebhook": {"url": "https://example.com/hooks/regen"},
     "updateWebhook": {"enabled": False},
+    "createOwnKey": {"name": "ci", "scopes": ["read"]},
     "createUser": {"name": "alice"},
     "updateUser": {"limits": {"requests": "100/minute"}},
     "createKey": {"name": "ci", "scopes": ["read", "write"]},

@@ -31,8 +31,8 @@ SECONDS = 600.0
 # one another, nothing that is null where something else may be, moments of a video.
 BEYOND_SCHEMAS = (
     "upscale", "estimateRender", "uploadFile", "createPreview", "openUpload", "completeUpload", "createWebhook",
-    "updateWebhook", "createUser", "updateUser", "createKey", "updateKey", "getUsage", "getUsageOfUser", "listRenders",
-    "listAllRenders", "getFrame",
+    "updateWebhook", "createOwnKey", "createUser", "updateUser", "createKey", "updateKey", "getUsage", "getUsageOfUser",
+    "listRenders", "listAllRenders", "getFrame",
 )  # fmt: skip
 
 CONFIGURATION = """
