@@ -215,6 +215,10 @@ def test_every_answer_is_one_that_the_description_names(
             text=True,
             timeout=SECONDS,
         )
+        headers = {"Authorization": f"Bearer {administrators_key}"}
+        assert httpx.get(f"{url}/v1/key", headers=headers).status_code != 401, (
+            "it has not revoked its own key"
+        )
 
     assert ended.returncode == 0, ended.stdout.partition("FAILURES")[2] or ended.stdout + ended.stderr
     assert "Stateful" in ended.stdout
