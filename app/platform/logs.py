@@ -196,9 +196,11 @@ def _uncaught_in_thread(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _unraisable(arguments: "sys.UnraisableHookArgs") -> None:
+    found = arguments.object
     log.error(
         "unraisable_exception",
         reason=arguments.err_msg,
-        where=getattr(arguments.object, "__qualname__", type(arguments.object).__qualname__),
+        # From Python 3.14 on the reason may name it instead.
+        where=None if found is None else getattr(found, "__qualname__", type(found).__qualname__),
         exc_info=arguments.exc_value or arguments.exc_type(),
     )

@@ -138,7 +138,8 @@ def test_what_python_would_print(lines):
     assert in_thread["exception"].endswith("ZeroDivisionError: division by zero")
     assert in_thread["level"] == "critical"
     unraisable = one(lines, "unraisable_exception")
-    assert "Broken.__del__" in unraisable["where"] and "KeyError" in unraisable["exception"]
+    assert "Broken.__del__" in f"{unraisable['where']} {unraisable['reason']}"
+    assert "KeyError" in unraisable["exception"]
     assert "OSError: in a task" in one(lines, "library_line", logger="asyncio")["exception"]
     assert one(lines, "log_line_failed", logger="some.package")["error"] == "TypeError"
     assert lines[-1]["event"] == "uncaught_exception"
@@ -161,9 +162,7 @@ def test_secrets_do_not_show_on_a_console_either():
     text = run("console")
 
     assert "something_happened" in text and "[removed]" in text
-    # Python itself prints what ends the program.
-    assert (
-        text.count("s3cret-of-the-broker")
-        == text.rpartition("SystemError")[2].count("s3cret-of-the-broker")
-        == 1
-    )
+    # Python itself prints what ends the program; from 3.13 on also a line of a program that is an argument.
+    ours, _, ends = text.rpartition("Traceback (most recent call last):")
+    assert "s3cret-of-the-broker" not in ours
+    assert "SystemError: the end, s3cret-of-the-broker" in ends
