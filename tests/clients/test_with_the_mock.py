@@ -62,7 +62,7 @@ class TestFromVideoToResult:
         file = regen.upload(clip)
         assert (file.name, file.size_bytes, file.width) == (clip.name, clip.stat().st_size, 240)
         picture = Image.open(io.BytesIO(regen.get_frame(file, 1.2)))
-        assert (picture.format, picture.height) == ("JPEG", 136)
+        assert (picture.format, picture.width) == ("JPEG", 240)
         assert picture.width / picture.height == pytest.approx(16 / 9, abs=0.01)  # as displayed
         preview = regen.preview(file, 1.2, crop={"x": 8, "y": 8, "width": 64, "height": 36})
         assert (preview.status, preview.file_id, preview.crop["width"]) == ("completed", file.id, 64)

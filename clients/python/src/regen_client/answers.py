@@ -42,6 +42,8 @@ class PreviewOptions(TypedDict, total=False):
     crop_width: int
     crop_height: int
     scale: int
+    max_width: int
+    max_height: int
     strength: float
     grain: float
     stabilise: int
@@ -175,6 +177,8 @@ class PictureFacts(Answer):
     """How the picture is made, where that is not as by default."""
 
     scale: int | None = None
+    max_width: int | None = None
+    max_height: int | None = None
     strength: float | None = None
     grain: float | None = None
     stabilise: int | None = None
@@ -190,8 +194,6 @@ class OptionFacts(PictureFacts):
     target_fps_exact: str | None = None
     start: float | None = None
     end: float | None = None
-    max_width: int | None = None
-    max_height: int | None = None
     codec: str | None = None
     container: str | None = None
     output_quality: str | None = None
