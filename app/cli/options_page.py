@@ -11,7 +11,8 @@ from app.cli.upscale import upscale
 from app.platform.generated_page import write_page
 from app.platform.media.codecs import CODECS
 from app.platform.media.containers import OUTPUT_CONTAINERS
-from app.renders.options import EXCLUSIVE, RenderOptions
+from app.platform.media.output_size import EXCLUSIVE
+from app.renders.options import RenderOptions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "options.md"
 BEGIN, END = "<!-- written by python -m app.cli.options_page -->\n", "<!-- end -->\n"

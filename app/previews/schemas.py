@@ -10,7 +10,7 @@ from app.files.moments import LONGEST_SECONDS
 from app.http.body import Body, Number, RequestBody, Timestamp, Url, with_example
 from app.http.resources import Resources
 from app.platform.file_names import output_name
-from app.platform.media.output_size import MOST_SCALE, MOST_SIDE, OutputSize, output_size, require_one_size
+from app.platform.media.output_size import MOST_SCALE, MOST_SIDE, OutputSize
 from app.platform.media.picture_options import MOST_STABILISE, Deinterlace
 from app.previews import tables
 from app.previews.service import KEPT_SECONDS, crop_of
@@ -101,13 +101,13 @@ class PreviewRequest(RequestBody):
 
     @model_validator(mode="after")
     def _has_one_size(self) -> Self:
-        require_one_size(self.scale, self.max_width, self.max_height)
+        self.size.check()
         return self
 
     @property
-    def size(self) -> OutputSize | None:
-        """The size of the whole frame's output; None for the engine's."""
-        return output_size(self.scale, self.max_width, self.max_height)
+    def size(self) -> OutputSize:
+        """The size of the whole frame's output."""
+        return OutputSize(scale=self.scale, max_width=self.max_width, max_height=self.max_height)
 
 
 class Preview(Body):

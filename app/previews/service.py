@@ -1,7 +1,7 @@
 """Previews: one frame of a file, original and upscaled, made ahead of all renders."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -107,9 +107,7 @@ def create_preview(  # noqa: PLR0913 - what a preview shows, and how
         file=file,
         engine=engine.id,
         at_seconds=at_seconds,
-        scale=None if size is None else size.scale,
-        max_width=None if size is None else size.max_width,
-        max_height=None if size is None else size.max_height,
+        **asdict(size or OutputSize()),
         strength=strength,
         grain=grain,
         stabilise=stabilise,

@@ -39,7 +39,6 @@ from app.platform.media.output_size import (
     output_size,
     parse_scale,
     parse_side,
-    require_one_size,
 )
 from app.platform.media.picture_options import (
     MOST_STABILISE,
@@ -60,8 +59,6 @@ ENGINES_CONTEXT = "engines"
 EXACT_RATE = "The rate that follows from `target_fps`, as a fraction: `30000/1001` for 29.97, `25/1` for 25."
 RATE_PATTERN = "^[0-9]+/[0-9]+$"
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
-# Options that cannot be given together.
-EXCLUSIVE = frozenset({frozenset({"scale", "max_width"}), frozenset({"scale", "max_height"})})
 MOST_FACTS, MOST_NAME_CHARACTERS, MOST_FACT_CHARACTERS = 20, 40, 500
 MOST_CANCEL_SECONDS = 30 * 24 * 3600
 # As JavaScript and Python, PHP, and a browser's check box write them.
@@ -332,7 +329,8 @@ class RenderOptions(BaseModel):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        require_one_size(self.scale, self.max_width, self.max_height)
+        if self.size is not None:
+            self.size.check()
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """The output's size, as requests ask for it: a factor, or a box to fit in."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 
 from app.platform.errors import InvalidRequest
@@ -9,6 +9,8 @@ from app.platform.quoting import received
 
 # What the networks enlarge by; a smaller output is reduced from it.
 MOST_SCALE = 4
+# Options that cannot be given together: each decides the output's size.
+EXCLUSIVE = frozenset({frozenset({"scale", "max_width"}), frozenset({"scale", "max_height"})})
 # Of the encoders.
 MOST_SIDE = 16_384
 
@@ -20,6 +22,14 @@ class OutputSize:
     scale: int | None = None
     max_width: int | None = None
     max_height: int | None = None
+
+    def check(self) -> None:
+        """Raises ValueError for options that cannot be given together."""
+        given = {field.name for field in fields(self) if getattr(self, field.name) is not None}
+        for pair in sorted(sorted(pair) for pair in EXCLUSIVE if pair <= given):
+            raise ValueError(
+                f"`{pair[1]}` and `{pair[0]}` cannot be given together: each decides the output's size."
+            )
 
     def of(self, width: int, height: int) -> tuple[int, int]:
         """The output's width and height for an input of that size: even, because its chroma is subsampled."""
@@ -51,15 +61,6 @@ def output_size(scale: int | None, max_width: int | None, max_height: int | None
     if scale is None and max_width is None and max_height is None:
         return None
     return OutputSize(scale=scale, max_width=max_width, max_height=max_height)
-
-
-def require_one_size(scale: int | None, max_width: int | None, max_height: int | None) -> None:
-    """Raises ValueError where both a factor and a box are asked for."""
-    for name, bound in (("max_width", max_width), ("max_height", max_height)):
-        if scale is not None and bound is not None:
-            raise ValueError(
-                f"`scale` and `{name}` cannot be given together: each decides the output's size."
-            )
 
 
 def parse_scale(text: str) -> int:

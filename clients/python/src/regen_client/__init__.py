@@ -11,12 +11,10 @@ from regen_client.answers import (
     FilterEffect,
     Limits,
     Preview,
-    PreviewOptions,
     Progress,
     Quality,
     Render,
     RenderEvent,
-    RenderOptions,
     SuggestedEngine,
     Usage,
     UsageTotals,
@@ -26,6 +24,7 @@ from regen_client.answers import (
 )
 from regen_client.client import AsyncRegen, Regen
 from regen_client.errors import ApiError, InvalidWebhook, NoAnswer, RegenError, RenderFailed, WaitTimeout
+from regen_client.options import PreviewOptions, RenderOptions
 from regen_client.webhooks import verify_webhook
 
 __all__ = [

@@ -10,46 +10,6 @@ from typing import Any, Literal, NotRequired, Self, TypedDict
 from regen_client.errors import RegenError
 
 
-class RenderOptions(TypedDict, total=False):
-    """How to render a video: docs/options.md of the server. Options left out are the server's defaults."""
-
-    engine: str
-    target_fps: float | str
-    retime: Literal["nearest", "blend", "motion"]
-    start: float | str
-    end: float | str
-    scale: int
-    max_width: int
-    max_height: int
-    strength: float
-    grain: float
-    stabilise: int
-    deinterlace: Literal["auto", "off", "frame", "field", "detelecine"]
-    codec: str
-    container: str
-    output_quality: str
-    quality: bool
-    metadata: Mapping[str, str]
-    cancel_after: int
-    priority: int
-    webhook_url: str
-    destination: str
-
-
-class PreviewOptions(TypedDict, total=False):
-    """How to make a preview, as for a render. `crop_width` and `crop_height` are those of a part around the centre."""
-
-    crop_width: int
-    crop_height: int
-    scale: int
-    max_width: int
-    max_height: int
-    strength: float
-    grain: float
-    stabilise: int
-    deinterlace: Literal["auto", "off", "frame", "field", "detelecine"]
-
-
 class Crop(TypedDict):
     """A part of the frame as displayed, in its pixels, from its top left corner."""
 

@@ -16,16 +16,15 @@ from regen_client.answers import (
     Estimate,
     File,
     Preview,
-    PreviewOptions,
     Render,
     RenderEvent,
-    RenderOptions,
     Usage,
 )
 from regen_client.calls import Calls, OnRetry
 from regen_client.errors import RenderFailed
 from regen_client.flows import run, run_async
 from regen_client.operations import Operations, Result, Source
+from regen_client.options import PreviewOptions, RenderOptions
 from regen_client.uploads import OnProgress
 
 PathLike = str | os.PathLike[str]
