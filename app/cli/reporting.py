@@ -98,14 +98,13 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         console.print()
 
 
+def print_json(content: Any, *, indent: int | None = 2) -> None:
+    typer.echo(json.dumps(content, indent=indent, ensure_ascii=False))
+
+
 def print_body(body: Body) -> None:
     """Print as JSON what the API would answer: camelCase, and without what is None."""
-    typer.echo(body.model_dump_json(by_alias=True, exclude_none=True, indent=2))
-
-
-def print_json(value: Any) -> None:
-    """Print as JSON what the API has no answer for."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    print_json(body.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
 def load_settings(data_dir: Path | None, **given: Any) -> Settings:

@@ -12,8 +12,8 @@ import typer
 
 from app.cli.remote.connection import ServerOption
 from app.cli.remote.display import Display
-from app.cli.remote.session import RETRIES, carry_out, print_json
-from app.cli.reporting import AsJson
+from app.cli.remote.session import RETRIES, carry_out
+from app.cli.reporting import AsJson, print_json
 
 if TYPE_CHECKING:
     from regen_client import AsyncRegen, Progress

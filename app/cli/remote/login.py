@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from app.cli.remote.connection import ServerOption, find_server, keep_login, server_address
-from app.cli.remote.session import carry_out, print_json
-from app.cli.reporting import AsJson, stderr
+from app.cli.remote.session import carry_out
+from app.cli.reporting import AsJson, print_json, stderr
 
 
 def login(

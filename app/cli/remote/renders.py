@@ -10,8 +10,8 @@ import typer
 
 from app.cli.remote.connection import ServerOption, Timeout
 from app.cli.remote.display import Display
-from app.cli.remote.session import RETRIES, ExitCode, carry_out, print_json, report
-from app.cli.reporting import AsJson, print_rows
+from app.cli.remote.session import RETRIES, ExitCode, carry_out, report
+from app.cli.reporting import AsJson, print_json, print_rows
 from app.platform.errors import NotFound
 
 if TYPE_CHECKING:

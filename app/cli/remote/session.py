@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 from rich.markup import escape
@@ -106,7 +106,3 @@ def _sentences(error: Exception, server: str) -> Iterable[str]:
         yield f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     else:
         yield str(error)
-
-
-def print_json(content: Any, *, indent: int | None = 2) -> None:
-    typer.echo(json.dumps(content, indent=indent, ensure_ascii=False))

@@ -17,8 +17,8 @@ from app.cli.remote.connection import ServerOption, Timeout, find_server
 from app.cli.remote.display import Display
 from app.cli.remote.download import download_result, make_directory
 from app.cli.remote.render_flags import given_options
-from app.cli.remote.session import RETRIES, carry_out, exit_code_of, print_json, report
-from app.cli.reporting import AsJson, stderr
+from app.cli.remote.session import RETRIES, carry_out, exit_code_of, report
+from app.cli.reporting import AsJson, print_json, stderr
 
 if TYPE_CHECKING:
     from regen_client import AsyncRegen, Render

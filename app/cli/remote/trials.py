@@ -12,8 +12,8 @@ from app.cli.remote.display import Display
 from app.cli.remote.download import download_result, make_directory
 from app.cli.remote.render_flags import given_options
 from app.cli.remote.renders import video_facts
-from app.cli.remote.session import RETRIES, ExitCode, carry_out, print_json
-from app.cli.reporting import AsJson, print_rows, stderr
+from app.cli.remote.session import RETRIES, ExitCode, carry_out
+from app.cli.reporting import AsJson, print_json, print_rows, stderr
 
 if TYPE_CHECKING:
     from regen_client import AsyncRegen, Preview

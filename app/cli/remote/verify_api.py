@@ -13,8 +13,8 @@ import typer
 
 from app.cli.remote.connection import NoLogin, find_key, server_address
 from app.cli.remote.contract import ContractSession
-from app.cli.remote.session import ExitCode, print_json, report
-from app.cli.reporting import AsJson, stderr
+from app.cli.remote.session import ExitCode, report
+from app.cli.reporting import AsJson, print_json, stderr
 
 CLIP = Path(__file__).with_name("clip.mp4")
 WIDTH, HEIGHT, FRAMES, RATE = 64, 36, 5, 25
