@@ -45,6 +45,15 @@ ParentPid = Annotated[
 class ReportingGroup(TyperGroup):
     """Prints the server's errors as a sentence on stderr, with exit status 1, unless a traceback was requested."""
 
+    def make_context(self, *args: Any, **settings: Any) -> Any:
+        try:
+            return super().make_context(*args, **settings)
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # --help and --version, where nothing can be written
+            print_error(error)
+            raise typer.Exit(EXIT_FAILURE) from error
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 def without_collection() -> Iterator[None]:
     """Surrounds imports of large modules: nothing is collected meanwhile, nor is what they made ever searched again.
 
-    With torch this saves a sixth of the imports, and most of the process's end.
+    With torch this saves a sixth of the imports.
     """
     gc.disable()
     try:
