@@ -3,10 +3,13 @@
 Neither file uses Python's C API, so one wheel serves every CPython from 3.11 on. REGEN_PURE_WHEEL=1 leaves both out.
 """
 
+import filecmp
 import os
+import shutil
 import sys
 import sysconfig
 from functools import partial
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -36,7 +39,25 @@ LAUNCHER = Extension(
 
 
 class BuildExtensions(build_ext):
+    def copy_extensions_to_source(self) -> None:
+        """Put what was compiled into the source tree. Files of other versions, under other names, go.
+
+        A server may run from there: each file changes at once, and only if its content differs.
+        """
+        packages = self.get_finalized_command("build_py")
+        for extension in self.extensions:
+            target, compiled = map(Path, self._get_inplace_equivalent(packages, extension))
+            new = target.with_name(f"{target.name.partition('.')[0]}.new.so")
+            if compiled.exists() and not (target.exists() and filecmp.cmp(compiled, target, shallow=False)):
+                shutil.copy(compiled, new)
+                new.replace(target)
+            for other in target.parent.glob(f"{target.name.partition('.')[0]}.*.so"):
+                if other != target or not compiled.exists():
+                    other.unlink()
+
     def build_extension(self, ext: Extension) -> None:
+        # What an earlier build left does not stand in for one that fails.
+        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
         if ext.name != LAUNCHER.name:
             super().build_extension(ext)
             return

@@ -212,6 +212,39 @@ def test_one_wheel_has_what_is_compiled_and_another_is_without(built: Path, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="Elsewhere there is no launcher.")
+def test_what_runs_from_the_source_tree_does_not_notice_a_new_build(project: Path) -> None:
+    launcher = project / "app/platform/media/_launcher.abi3.so"
+    source = launcher.with_name("launcher.c")
+    former = launcher.with_name("_launcher.cpython-39.so")
+
+    def build() -> None:
+        command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "--force"]
+        subprocess.run(command, cwd=project, check=True, capture_output=True)
+
+    def start() -> int:
+        return subprocess.run([launcher], check=False).returncode
+
+    build()
+    built, ends = launcher.stat(), [start()]
+    former.touch()
+    build()
+    assert launcher.stat() == built, "the same content"
+    assert not former.exists()
+    source.write_text("int main(void) { return 43; }")
+    building = Thread(target=build)
+    building.start()
+    while building.is_alive():
+        ends.append(start())  # raises when there is none
+    assert ends == sorted(ends)
+    assert {*ends, start()} == {42, 43}
+    source.write_text("no C")
+    build()
+    assert not launcher.exists(), "of other sources"
+    source.write_text(COMPILED["app/platform/media/launcher.c"])
+
+
+@pytest.mark.slow
 def test_the_client_works_by_itself(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("regen_client*.whl")
     python = clean_environment(tmp_path / "environment", wheel, "httpx")
