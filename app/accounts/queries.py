@@ -6,12 +6,12 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, and_, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, String, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.accounts.scopes import Scope
 from app.accounts.tables import ApiKey, User
-from app.platform.database import ColumnReader, fetch_rows, read_clock
+from app.platform.database import ColumnReader, database_now, fetch_rows, read_clock
 from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
 
@@ -166,3 +166,12 @@ def list_keys(session: Session, *, user_name: str | None = None) -> Sequence[tup
 def valid_keys(session: Session, *, key_ids: Collection[str], now: datetime) -> set[str]:
     """The keys that are neither revoked nor expired."""
     return set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(key_ids), _is_usable(now))))
+
+
+def forget_revoked(session: Session, *, revoked_for: float) -> None:
+    """Delete keys that were revoked that many seconds ago. Renders and usage keep their ids, which nobody looks up."""
+    session.execute(
+        delete(ApiKey)
+        .where(ApiKey.revoked_at < database_now(plus_seconds=-revoked_for))
+        .execution_options(synchronize_session=False)
+    )

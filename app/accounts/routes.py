@@ -27,7 +27,7 @@ def get_own_key(user: ReaderDependency, resources: ResourcesDependency) -> KeyBo
 
 @router.get("/v1/keys", response_model_exclude_none=True)
 def list_own_keys(user: UserDependency, resources: ResourcesDependency, page: PageDependency) -> KeysBody:
-    """Your keys, including revoked ones, the newest first."""
+    """Your keys, including those revoked within the last 30 days, the newest first."""
     with resources.database.read() as session:
         found = account_service.keys_of(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
     return KeysBody(keys=[Key.model_validate(row) for row in found.rows], next_cursor=found.cursor)
@@ -66,7 +66,7 @@ def create_own_key(
 
 @router.delete("/v1/keys/{key_id}", status_code=HTTPStatus.NO_CONTENT, responses=documented(404))
 def revoke_own_key(key_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
-    """Revoke a key of your own from the next request on, also that of the request. It stays in the list.
+    """Revoke a key of your own from the next request on, also that of the request. It stays in the list for 30 days.
 
     A key with a scope that the key of the request lacks is answered 403. Keys that it made stay valid.
     """

@@ -142,7 +142,7 @@ def get_usage_of_user(
 def list_keys(
     user_id: str, _admin: AdministratorDependency, resources: ResourcesDependency, page: PageDependency
 ) -> KeysBody:
-    """A user's keys, including revoked ones, the newest first."""
+    """A user's keys, including those revoked within the last 30 days, the newest first."""
     with resources.database.read() as session:
         found = account_service.keys_of(session, user_id=user_id, limit=page.limit, cursor=page.cursor)
     return KeysBody(keys=[Key.model_validate(row) for row in found.rows], next_cursor=found.cursor)
@@ -189,7 +189,7 @@ def update_key(
 
 @router.delete("/v1/admin/keys/{key_id}", status_code=HTTPStatus.NO_CONTENT, responses=documented(404))
 def revoke_key(key_id: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> Response:
-    """Revoke a key from the next request on. It stays in the list."""
+    """Revoke a key from the next request on. It stays in the list for 30 days."""
     with resources.database.write() as session:
         account_service.revoke_key(session, key_id=key_id)
     return Response(status_code=HTTPStatus.NO_CONTENT)

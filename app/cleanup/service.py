@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import structlog
 from sqlalchemy.orm import Session
 
+from app.accounts import queries as account_queries
 from app.cleanup import queries as cleanup_queries
 from app.cleanup.queries import Due
 from app.files import queries as file_queries
@@ -38,6 +39,8 @@ REQUESTS_REMEMBERED_SECONDS = 7 * 86_400.0
 # Webhook deliveries, counted from their end.
 DELIVERIES_KEPT_SECONDS = 30 * 86_400.0
 DELIVERIES_A_RUN = 10_000
+# Long enough to look through the list after a leak.
+REVOKED_KEYS_KEPT_SECONDS = 30 * DAY_SECONDS
 
 BATCH = 100
 # Segment rows per transaction; a long video has tens of thousands.
@@ -116,6 +119,7 @@ class CleanUp:
         with self._database.write() as session:
             cleanup_queries.note_ends(session)
             cleanup_queries.forget_requests(session, made_for=REQUESTS_REMEMBERED_SECONDS)
+            account_queries.forget_revoked(session, revoked_for=REVOKED_KEYS_KEPT_SECONDS)
             upload_queries.abort_expired(session, expired_for=COMPLETING_SECONDS)
             upload_queries.forget(session, ended_for=REQUESTS_REMEMBERED_SECONDS)
             webhook_queries.forget_deliveries(

@@ -153,7 +153,7 @@ def list_keys(
     as_json: AsJson = False,
     data_dir: DataDirectory = None,
 ) -> None:
-    """List keys: the first characters, never the whole key."""
+    """List keys, with those revoked within 30 days: the first characters, never the whole key."""
     from app.accounts import queries as account_queries
 
     settings = load_settings(data_dir)

@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from app.accounts import queries as account_queries
+from app.accounts import service as account_service
 from app.cleanup import queries as cleanup_queries
 from app.cleanup import service
 from app.cleanup.service import CleanUp, Removed, RetentionRules
@@ -306,3 +308,35 @@ def test_what_is_due_is_found_along_an_index(place: AgedRows) -> None:
             plan = connection.exec_driver_sql(f"EXPLAIN SELECT id FROM renders WHERE {condition} LIMIT 100")
             text = "\n".join(row[0] for row in plan)
             assert "Seq Scan" not in text, text
+
+
+def test_revoked_keys_are_listed_for_thirty_days_and_what_was_made_with_them_stays(
+    place: AgedRows, clean_up: Run
+) -> None:
+    file_id = place.add_file(age=DAY)
+    user_id = place.file(file_id).user_id
+
+    def add_key(name: str, **columns: object) -> str:
+        with place.database.write() as session:
+            user = account_service.get_user(session, user_id=user_id)
+            key = account_queries.add_key(
+                session, key_id=new_id(), user=user, name=name, hint="regen_", digest=new_id(), scopes=()
+            )
+            for column, value in columns.items():
+                setattr(key, column, value)
+        return key.id
+
+    add_key("in use")
+    add_key("expired", expires_at=ago(90 * DAY))
+    add_key("revoked lately", revoked_at=ago(29 * DAY))
+    gone = add_key("revoked long ago", revoked_at=ago(31 * DAY))
+    render_id = place.add_render(file_id, "completed", ended=JUST_NOW, api_key_id=gone)
+    clean_up()
+    with place.database.read() as session:
+        listed = account_queries.list_keys(session)
+        assert {key.name for key, user in listed if user.id == user_id} == {
+            "in use",
+            "expired",
+            "revoked lately",
+        }
+    assert place.render(render_id).api_key_id == gone

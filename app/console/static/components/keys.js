@@ -44,6 +44,7 @@ export function Keys({ path, below, scopes = SCOPES, expires: latest }) {
       ${canRevoke(key) && html`<${ConfirmButton} label="Revoke" kind="quiet"
         question=${`Revoke the key ${key.name}? ${isInUse(key) ? "This page uses it: you are signed out." : "Programs that use it are refused from then on."}`}
         onYes=${() => revoke(key)} />`}</li>`)}</ul>
+    ${keys?.some((key) => key.revokedAt) && html`<p><small>A revoked key is listed for 30 days.</small></p>`}
     ${scopes.length > 0 && html`<form class="row" onSubmit=${create}>
       <input name="name" placeholder="Name" aria-label="Name of the new key" />
       ${scopes.map((scope) => html`<label class="check"><input type="checkbox" name=${scope} defaultChecked=${scope !== "admin"} /> ${scope}</label>`)}
