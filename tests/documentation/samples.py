@@ -15,21 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from markdown_it import MarkdownIt
 
 from tests.servers.forked import ForkedProcess
 from tests.servers.process import pause_after, wait_until
 
 ROOT = Path(__file__).parents[2]
+# All pages of the repository but the generated one, whose samples have tests of their own.
 PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted(path for path in ROOT.glob("docs/*.md") if path.name != "reference.md"),
-    *sorted(ROOT.glob("clients/*/README.md")),
+    *sorted(ROOT.glob("*.md")),
+    *sorted(path for path in ROOT.glob("docs/**/*.md") if path.name != "reference.md"),
+    *sorted(
+        path for folder in ("bench", "clients", "deploy") for path in ROOT.glob(f"{folder}/**/README.md")
+    ),
+    ROOT / "bench" / "RESULTS.md",
+    ROOT / "tests" / "media" / "README.md",
 ]
 COMMAND_SECONDS = 120
 ENDED = ("completed", "failed")
-# What the tests' own command has run, and what starts a process that stays.
-DONE_BEFORE = ("scripts/setup", "scripts/test", "pip install")
+# What the tests' own command has run, and what starts a process that stays. tests/installation runs the former anew.
+DONE_BEFORE = ("scripts/setup", "pip install")
 STAYS = ("serve", "mock", "worker")
 KEY = re.compile(r"regen_[\w-]{20,}")
 # Whether these may be done depends on how far a render is by then.
@@ -48,7 +53,7 @@ PLACEHOLDERS = {
 
 @dataclass(frozen=True)
 class Sample:
-    """A fenced block: its page, below the repository, its line, language and text."""
+    """A fenced block: its page, below the repository, its line, language ("" if none is named) and text."""
 
     page: str
     line: int
@@ -57,13 +62,21 @@ class Sample:
 
 
 def samples(path: Path) -> Iterator[Sample]:
-    """The samples of a page of the repository in the languages that run."""
+    """The fenced blocks of a page of the repository."""
     return samples_of(path.read_text(), page=path.relative_to(ROOT).as_posix())
 
 
 def samples_of(text: str, *, page: str) -> Iterator[Sample]:
-    for block in re.finditer(r"^```(sh|python|js)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        yield Sample(page, text.count("\n", 0, block.start()) + 1, block[1], block[2])
+    for token in MarkdownIt().parse(text):
+        if token.type in ("fence", "code_block"):
+            assert token.map is not None
+            yield Sample(page, token.map[0] + 1, token.info.strip(), token.content)
+
+
+def text_of(page: str, begin: str) -> str:
+    """The one sample of a page of the repository that begins so."""
+    (text,) = [one.text for one in samples(ROOT / page) if one.text.startswith(begin)]
+    return text
 
 
 def commands(text: str) -> Iterator[str]:
@@ -96,6 +109,8 @@ class Session:
             return ""
         command = self.filled_in(command)
         words = shlex.split(command, comments=True)
+        if words[0] == "regen" and "&&" in words:
+            return "".join(self.run(part) for part in command.split("&&"))
         if value := re.fullmatch(r"([A-Z]+)=(\$\(.*\))", command, re.DOTALL):
             self.environment[value[1]] = self.run(f"echo {value[2]}").strip()
             return ""
@@ -104,6 +119,7 @@ class Session:
             self.environment |= assigned | _assignments(words[1:])[0]
             return ""
         if Path(words[0]).name == "regen" and "|" not in words:
+            words = [each for word in words for each in self._files(word) or [word]]
             return self._regen(words[1:], assigned)
         output = self.output_of(command)
         self._learn(command, output)
@@ -124,6 +140,11 @@ class Session:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(30)
             process.send_signal(signal.SIGKILL)
+
+    def _files(self, pattern: str) -> list[str]:
+        """The files in the directory that a pattern of the shell names."""
+        there = self.directory.glob(pattern) if pattern.startswith("*.") else ()
+        return sorted(path.name for path in there)
 
     def _output(self, command: list[str]) -> str:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Every sample of the documentation is run as it stands, or this file says why not and what shows the same."""
+"""The samples of the pages are run as they stand, but for placeholders; elsewhere.py names the tests of the others."""
 
 import contextlib
 import hashlib
@@ -10,17 +10,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema
 import pytest
 import torch
 
+from tests.documentation.elsewhere import claims_on
 from tests.documentation.samples import (
     PAGES,
     ROOT,
@@ -30,76 +29,18 @@ from tests.documentation.samples import (
     new_session,
     samples,
     samples_of,
+    text_of,
 )
-from tests.images.documented import Folder, text_of
+from tests.images.documented import Folder
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerProcess, free_port, wait_until
 from tests.servers.s3 import S3Server
 
 pytestmark = pytest.mark.slow
 
-# Samples that another test runs: by page and language.
-ELSEWHERE = {
-    ("clients/pytest/README.md", "python"): "tests/documentation: test_the_fixture_of_its_page",
-    ("clients/typescript/README.md", "js"): "tests/clients/test_typescript.py",
-    ("docs/api.md", "js"): "tests/clients/test_typescript.py",
-    ("clients/python/README.md", "python"): "tests/clients/test_with_the_mock.py",
-    ("docs/events.md", "python"): "tests/integration/api/test_events.py, cut at every byte",
-    ("docs/mock.md", "js"): "tests/documentation: test_the_mock",
-    ("docs/mock.md", "python"): "tests/integration/mock/test_recipes.py",
-    (
-        "docs/kubernetes.md",
-        "sh",
-    ): "tests/deploy/test_kubernetes_samples.py; what kubectl does needs a cluster",
-    ("docs/uploads.md", "python"): "tests/documentation: test_the_upload_in_parts",
-    ("docs/webhooks.md", "python"): "tests/documentation: test_the_receiver_of_webhooks",
-}
-# Samples that nothing runs as they stand: by page and how they begin.
-NOT_RUN = {
-    ("docs/containers.md", "scripts/secrets"): "it needs a container engine: tests/images runs it",
-    (
-        "docs/containers.md",
-        "git pull",
-    ): "tests/images runs it, but for what needs the repository and a registry",
-    (
-        "docs/containers.md",
-        "scripts/images build",
-    ): "tests/images does all of it, with other words after `up`",
-    ("docs/mock.md", "docker run"): "it needs a container engine: tests/images runs it",
-    ("CONTRIBUTING.md", "scripts/setup --test"): "it makes the environment in which the tests run",
-    ("README.md", "scripts/demo"): "it is `regen serve` and an upload; quick-start-laptop.md is run",
-    (
-        "clients/pytest/README.md",
-        "pip install pytest-regen",
-    ): "it needs the package index: tests/unit/release installs it",
-    (
-        "clients/typescript/README.md",
-        "npm install",
-    ): "it needs npm's registry: tests/clients/test_typescript.py installs it",
-    ("docs/api.md", "pip install openapi-python-client"): "tests/generators runs it",
-    ("docs/api.md", "from regen_api import"): "it needs the generated client: tests/generators",
-    ("docs/api.md", "pip install schemathesis"): "tests/integration/api/test_schemathesis.py",
-    ("docs/cli.md", "regen login"): "tests/documentation: test_the_command_line",
-    ("docs/engines.md", "regen weights convert"): "tests/documentation: test_weights_of_ones_own",
-    ("docs/engines.md", "regen weights add"): "tests/documentation: test_weights_of_ones_own",
-    ("docs/fidelity.md", "git clone"): "it needs the internet; tests/original compares with the package",
-    (
-        "docs/observability.md",
-        "pip install 'regen-server[tracing]'",
-    ): "tests/documentation: test_traces",
-    ("docs/operating.md", "# /etc/regen/regen.env"): "a file of settings: tests/deploy/test_systemd.py",
-    ("docs/operating.md", "regen db upgrade"): "tests/documentation: test_quick_start_of_a_cluster",
-    ("docs/operating.md", "regen backup drill.zip"): "tests/documentation: test_backup_and_restore",
-    ("docs/operating.md", "regen backup regen-"): "tests/documentation: test_backup_and_restore",
-    ("docs/releasing.md", ".venv/bin/python scripts/lock.py"): "it needs the package index",
-    ("docs/releasing.md", "python scripts/pin_images.py"): "it needs a registry",
-}
-
 
 def is_run_here(sample: Sample) -> bool:
-    return (sample.page, sample.language) not in ELSEWHERE and not any(
-        sample.page == page and sample.text.startswith(begin) for page, begin in NOT_RUN
-    )
+    return not claims_on(sample)
 
 
 BY_PAGE = {path.relative_to(ROOT).as_posix(): list(samples(path)) for path in PAGES}
@@ -107,49 +48,16 @@ OWN_SERVERS = {name for name in BY_PAGE if "quick-start" in name} | {"docs/mock.
 WITH_A_SERVER = [
     name for name, of_page in BY_PAGE.items() if name not in OWN_SERVERS and any(map(is_run_here, of_page))
 ]
-
-
-def test_what_is_not_run_is_there() -> None:
-    every = [sample for of_page in BY_PAGE.values() for sample in of_page]
-    assert len(every) > 60
-    stale = [
-        (page, begin)
-        for page, begin in NOT_RUN
-        if not any(one.page == page and one.text.startswith(begin) for one in every)
-    ]
-    assert stale == []
-    assert {key for key in ELSEWHERE if not any((one.page, one.language) == key for one in every)} == set()
-
-
-# What the answers of the pages in JSON are, by the property that they begin with.
-SHAPES = {
-    "render": "RenderBody",
-    "errors": "ErrorsBody",
-    "estimate": "EstimateBody",
-    "usage": "UsageBody",
-    "preview": "PreviewBody",
-    "quality": "QualityBody",
-    "stabiliseEffect": "FilterEffectBody",
-}
-
-
-def test_answers_in_json_are_as_the_description_has_them() -> None:
-    components = json.loads((ROOT / "docs/openapi.json").read_text())["components"]
-    shown = []
-    for path in PAGES:
-        for block in re.finditer(r"^```json\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL):
-            text = block[1].strip()
-            # Of some the page shows one property.
-            is_part = text.startswith('"')
-            answer = json.loads(f"{{{text}}}" if is_part else text)
-            (name,) = list(answer)[:1]
-            if name == "timestamp":  # a line of the log
-                continue
-            body, shape = answer[name] if is_part else answer, components["schemas"][SHAPES[name]]
-            jsonschema.validate(body, {**shape, "components": components})
-            assert body.keys() <= shape["properties"].keys()
-            shown.append(name)
-    assert set(shown) == SHAPES.keys()
+# Commands that ask a server, of which a mock is one; the others read the directories of this machine's server.
+ASKS = re.compile(r"\bcurl\b|^[A-Z]+=|^regen submit")
+WITH_THE_MOCK = [
+    name
+    for name in WITH_A_SERVER
+    if any(
+        sample.language == "python" or "curl" in sample.text for sample in filter(is_run_here, BY_PAGE[name])
+    )
+]
+on_both = pytest.mark.parametrize("place", ["server", "mock"])
 
 
 @pytest.fixture(scope="module")
@@ -198,13 +106,34 @@ def running(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         session.close()
 
 
+@pytest.fixture(scope="module")
+def mocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A session with a mock."""
+    session = new_session(tmp_path_factory.mktemp("mock"))
+    try:
+        session.run("regen mock")
+        url = session.replaced["http://127.0.0.1:8000"]
+        session.environment |= {"URL": url, "KEY": "regen_mock_key", "ADMIN": "regen_mock_admin_key"}
+        session.environment |= {"REGEN_SERVER": url, "REGEN_KEY": "regen_mock_key"}
+        session.replaced |= {
+            "regen_...": "regen_mock_key",
+            "https://studio.example.com": f"http://127.0.0.1:{free_port()}",
+            "$PRESIGNED_PUT": f"http://127.0.0.1:{free_port()}/result.mp4?signature=x",
+        }
+        yield session
+    finally:
+        session.close()
+
+
 @pytest.fixture
-def page_session(running: Session, films: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Session:
-    """A directory of its own for a page, beside the server that all share, with what the page's samples name: of a test
-    of no one page, all of it.
+def page_session(films: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Session:
+    """A directory of its own for a page, beside the server or the mock that all share, with what the page's samples
+    name: of a test of no one page, all of it.
     """
-    page = request.node.callspec.params.get("page") if hasattr(request.node, "callspec") else None
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    page, is_mock = parameters.get("page"), parameters.get("place") == "mock"
     text = None if page is None else "".join(sample.text for sample in filter(is_run_here, BY_PAGE[page]))
+    running = request.getfixturevalue("mocked" if is_mock else "running")
     session = _prepared(running, films, tmp_path / "page", text)
     url, admin = session.environment["URL"], session.environment["ADMIN"]
 
@@ -223,6 +152,8 @@ def _prepared(running: Session, films: Path, directory: Path, text: str | None =
     """A session with the running server or mock, in a directory with the films; what the text names is there, without a
     text everything."""
     shutil.copytree(films, directory)
+    if text is not None and "regen.wait" in text:
+        shutil.copy(films / "film.mp4", directory / "clip.mp4")  # short: it is rendered to the end
     session = Session(directory, dict(running.environment), dict(running.replaced))
 
     def is_named(*names: str) -> bool:
@@ -253,9 +184,12 @@ def _prepared(running: Session, films: Path, directory: Path, text: str | None =
     return session
 
 
-@pytest.mark.parametrize("page", WITH_A_SERVER)
-def test_samples_of(page: str, page_session: Session) -> None:
-    if page == "docs/limits.md":
+@pytest.mark.parametrize(
+    ("page", "place"),
+    [*((page, "server") for page in WITH_A_SERVER), *((page, "mock") for page in WITH_THE_MOCK)],
+)
+def test_samples_of(page: str, place: str, page_session: Session) -> None:
+    if page == "docs/limits.md" and place == "server":
         made = page_session.run("regen keys create --name lost")
         listed = page_session.run("regen keys list")
         assert made
@@ -268,17 +202,19 @@ def test_samples_of(page: str, page_session: Session) -> None:
             continue
         if "/stream.m3u8" in sample.text:
             page_session.replaced["RENDER_ID"] = _watchable_render(page_session)
-        _run(sample, page_session)
+        _run(sample, page_session, asks=ASKS if place == "mock" else None)
         if page == "docs/webhooks.md" and "DELIVERY_ID" not in page_session.replaced:
             page_session.replaced["DELIVERY_ID"] = _first_delivery(page_session)
 
 
-def _run(sample: Sample, session: Session) -> None:
+def _run(sample: Sample, session: Session, *, asks: re.Pattern[str] | None = None) -> None:
+    """Run its commands, of which only those that a pattern finds if there is one."""
     if sample.language == "python":
         session.run_python(sample.text)
     else:
         for command in commands(sample.text):
-            session.run(command)
+            if asks is None or asks.search(command):
+                session.run(command)
 
 
 def _measures_vmaf() -> bool:
@@ -328,13 +264,13 @@ case "$*" in *logs*) echo "api-1  | API key of owner: regen_a" ;; esac
     images.chmod(0o755)
     (tmp_path / "folder").mkdir()
     folder = Folder(tmp_path / "folder", images=images)
-    start = text_of("containers.md", "scripts/secrets").replace("curl -s", "echo")
+    start = text_of("docs/containers.md", "scripts/secrets").replace("curl -s", "echo")
     assert folder.run(start, seconds=60).splitlines()[-2:] == [
         "api-1  | API key of owner: regen_a",
         "http://127.0.0.1:8000/readyz?parts",
     ]
-    folder.run(text_of("containers.md", "git pull").replace("git pull && ", ""), seconds=60)
-    folder.run(text_of("mock.md", "docker run"), seconds=60)
+    folder.run(text_of("docs/containers.md", "git pull").replace("git pull && ", ""), seconds=60)
+    folder.run(text_of("docs/mock.md", "docker run"), seconds=60)
     assert (folder.path / "secrets" / "regen_secret_key").stat().st_size > 20
     assert (folder.path / ".env").read_text() == (ROOT / ".env.example").read_text()
     assert (tmp_path / "asked").read_text().splitlines() == [
@@ -389,14 +325,13 @@ def test_quick_start_of_a_cluster(
         # Here the device of each worker is the processor.
         "--all-gpus": "--device cpu",
     }
-    by_hand = [one for one in BY_PAGE["docs/operating.md"] if one.text.startswith("regen db upgrade")]
     ports = {name: str(free_port()) for name in ("9101", "9110")}
     try:
         _run_page("docs/quick-start-cluster.md", session)
         # The same by hand, on one machine more.
         session.environment["REGEN_DATA_DIR"] = str(session.directory / "another")
         session.replaced |= ports
-        _run(by_hand[0], session)
+        _run_page("docs/operating.md", session, begin="regen db upgrade")
         for port in ports.values():
             wait_until(partial(_has_metrics, port), seconds=60, what="a worker shows its metrics")
     finally:
@@ -410,9 +345,11 @@ def _has_metrics(port: str) -> bool:
     return False
 
 
-def _run_page(page: str, session: Session) -> None:
-    for sample in filter(is_run_here, BY_PAGE[page]):
-        _run(sample, session)
+def _run_page(page: str, session: Session, *, begin: str | None = None) -> None:
+    """The samples of a page that no other test runs, or those that begin so."""
+    for sample in BY_PAGE[page]:
+        if is_run_here(sample) if begin is None else sample.text.startswith(begin):
+            _run(sample, session)
 
 
 def test_the_mock(films: Path, tmp_path: Path) -> None:
@@ -434,7 +371,8 @@ def test_the_mock(films: Path, tmp_path: Path) -> None:
         session.close()
 
 
-def test_the_upload_in_parts(page_session: Session) -> None:
+@on_both
+def test_the_upload_in_parts(place: str, page_session: Session) -> None:
     (program,) = [one.text for one in BY_PAGE["docs/uploads.md"] if one.language == "python"]
     (page_session.directory / "upload.py").write_text(program)
     environment = page_session.environment
@@ -444,7 +382,17 @@ def test_the_upload_in_parts(page_session: Session) -> None:
     assert "'width': 240" in output
 
 
-def test_the_receiver_of_webhooks(page_session: Session) -> None:
+@on_both
+def test_the_stream_is_followed(place: str, page_session: Session) -> None:
+    """To the end; tests/integration/api/test_events.py cuts it off at every byte."""
+    (program,) = [one.text for one in BY_PAGE["docs/events.md"] if one.language == "python"]
+    environment, render_id = page_session.environment, page_session.replaced["RENDER_ID"]
+    call = f"follow({environment['URL']!r}, {environment['KEY']!r}, {render_id!r})"
+    page_session.run_python(f"{program}\nassert {call}['status'] == 'completed'")
+
+
+@on_both
+def test_the_receiver_of_webhooks(place: str, page_session: Session) -> None:
     (program,) = [one.text for one in BY_PAGE["docs/webhooks.md"] if one.language == "python"]
     url, port = page_session.environment["URL"], free_port()
     headers = {"Authorization": f"Bearer {page_session.environment['KEY']}"}
@@ -462,12 +410,11 @@ def test_the_receiver_of_webhooks(page_session: Session) -> None:
         receiver.stop()
 
 
-def test_the_command_line(page_session: Session) -> None:
+@on_both
+def test_the_command_line(place: str, page_session: Session) -> None:
     """`regen login` asks for the key on a terminal, or takes it from REGEN_KEY."""
-    (sample,) = [one for one in BY_PAGE["docs/cli.md"] if one.text.startswith("regen login")]
     page_session.replaced["https://regen.example.com"] = page_session.environment["URL"]
-    page_session.replaced["*.mp4"] = "clip.mp4 film.mp4"
-    for command in commands(sample.text):
+    for command in commands(text_of("docs/cli.md", "regen login")):
         output = page_session.run(command)
         if command.startswith("regen submit *"):
             page_session.replaced["ID"] = next(line for line in output.splitlines() if line.isalnum())
@@ -487,11 +434,7 @@ def test_weights_of_ones_own(tmp_path: Path) -> None:
     torch.save({"params": state}, network)
     session.replaced |= {"FILE_OR_URL": str(network), "NAME": "own-net", "TEXT": "MIT"}
     session.replaced["HEX"] = hashlib.sha256(network.read_bytes()).hexdigest()
-    page = [one for one in BY_PAGE["docs/engines.md"] if one.text.startswith("regen weights")]
-    for sample in page:
-        # Brackets mark what may be left out.
-        _run(replace(sample, text=re.sub(r"[][]", "", sample.text)), session)
-    assert len(page) == 2
+    _run_page("docs/engines.md", session, begin="regen weights")
     assert sorted(path.name for path in weights.iterdir()) == ["own-net.safetensors", "regen-4x.safetensors"]
     assert re.search("own-net.*1.5.*MIT", session.run("regen weights list"))
 
@@ -525,13 +468,21 @@ def test_traces(tmp_path: Path) -> None:
     assert set(received) == {"/v1/traces"}
 
 
-def test_backup_and_restore(page_session: Session, running: Session, tmp_path: Path) -> None:
+def test_backup_and_restore(page_session: Session, tmp_path: Path) -> None:
+    """While the server serves, into an empty database; and the drill, whose server knows the key."""
     page_session.replaced["/tmp/drill"] = str(tmp_path / "drill")
-    drill = [one for one in BY_PAGE["docs/operating.md"] if one.text.startswith("regen backup drill.zip")]
-    for command in (part for line in commands(drill[0].text) for part in line.split(" && ")):
-        if "serve" not in command:
-            page_session.run(command)
-    assert (tmp_path / "drill" / "regen.db").is_file()
+    backup, restore = commands(text_of("docs/operating.md", "regen backup regen-"))
+    page_session.run(backup)
+    empty = page_session.environment | {"REGEN_DATA_DIR": str(tmp_path / "empty")}
+    Session(page_session.directory, empty).run(restore)
+    assert (tmp_path / "empty" / "regen.db").is_file()
+    try:
+        _run_page("docs/operating.md", page_session, begin="regen backup drill.zip")
+        url = page_session.replaced["http://127.0.0.1:8001"]
+        headers = {"Authorization": f"Bearer {page_session.environment['KEY']}"}
+        assert httpx.get(f"{url}/v1/renders", headers=headers).status_code == 200
+    finally:
+        page_session.close()
 
 
 def test_the_fixture_of_its_page(tmp_path: Path) -> None:

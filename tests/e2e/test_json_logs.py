@@ -7,6 +7,7 @@ import httpx
 
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
+from tests.documentation.samples import text_of
 
 # What `regen serve` says to its user on stdout, which goes to the same file.
 FOR_THE_USER = ("Regen is serving at ", "API key of the user ", "Its console, signed in once by this link: ")
@@ -39,6 +40,14 @@ def test_every_line_is_json_and_a_render_can_be_followed(start_server, tmp_path)
     ]
     assert {"prepare", "upscale", "finish"} == {line["kind"] for line in of_render}
     url_key = Secrets.load(Settings(data_dir=server.data_dir)).url_key.hex()
+    # The line of the page is such a line.
+    shown = json.loads(text_of("docs/observability.md", '{"timestamp"'))
+    (asked,) = [one for one in lines if one["event"] == "request_done" and one["route"] == "/v1/upscale"]
+    without = {"file_id", "render_id"}  # which the page's has not: it names those that are always there
+    assert [name for name in asked if name not in without] == list(shown)
+    same = {"level", "event", "logger", "method", "route", "status", "client", "request_id"}
+    assert {name: asked[name] for name in same} == {name: shown[name] for name in same}
+    assert all(type(asked[name]) is type(value) for name, value in shown.items())
     logged = json.dumps(lines)
     for secret in (key, "token-of-prometheus", "signature=", url_key):
         assert secret not in logged

@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.images.documented import Folder, text_of
+from tests.documentation.samples import text_of
+from tests.images.documented import Folder
 from tests.servers.process import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,7 @@ def first_start(
     folder: Folder, ports: dict[str, int], settings: dict[str, str]
 ) -> Iterator[Callable[[], str]]:
     """What the first start of docs/containers.md prints, once its services are up and healthy."""
-    text = text_of("containers.md", "scripts/secrets")
+    text = text_of("docs/containers.md", "scripts/secrets")
     text = text.replace("127.0.0.1:8000", f"127.0.0.1:{ports['API_PORT']}")
     images_script("standins", seconds=BUILD_SECONDS)
     try:

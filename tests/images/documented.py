@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.documentation.samples import ROOT, samples
+from tests.documentation.samples import ROOT
 
 # Compose builds what `--build` asks for from files that the folder does not have: `scripts/images build` did that.
 DOCKER = """#!/bin/sh
@@ -22,12 +22,6 @@ if [ "$1" = compose ]; then
 fi
 exec {images} docker "$@"
 """
-
-
-def text_of(page: str, begin: str) -> str:
-    """The one sample of a page that begins so."""
-    (text,) = [one.text for one in samples(ROOT / "docs" / page) if one.text.startswith(begin)]
-    return text
 
 
 class Folder:

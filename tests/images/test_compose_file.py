@@ -13,8 +13,9 @@ from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
 from tests.containers.compose import ONE_SHOT, configuration
+from tests.documentation.samples import text_of
 from tests.images.conftest import ROOT, Run
-from tests.images.documented import Folder, text_of
+from tests.images.documented import Folder
 from tests.media.encoding import run
 from tests.servers.process import free_port, wait_until
 
@@ -45,7 +46,7 @@ def test_the_first_start_ends_with_what_is_ready(first_start: Callable[[], str])
 
 def test_the_samples_of_an_update(compose: Run, folder: Folder, settings: dict[str, str]) -> None:
     """But for what needs the repository and a registry: to fetch both anew."""
-    fetch, build, up = text_of("containers.md", "git pull").splitlines()
+    fetch, build, up = text_of("docs/containers.md", "git pull").splitlines()
     assert fetch == "git pull && scripts/secrets" and build == "docker compose build --pull"
     before = {path.name: path.read_bytes() for path in (folder.path / "secrets").iterdir()}
     folder.run(fetch.removeprefix("git pull && "), seconds=60)
@@ -56,7 +57,7 @@ def test_the_samples_of_an_update(compose: Run, folder: Folder, settings: dict[s
 def test_the_mock_in_a_container(folder: Folder) -> None:
     """The sample of docs/mock.md, until it is stopped."""
     port = free_port()
-    text = text_of("mock.md", "docker run").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+    text = text_of("docs/mock.md", "docker run").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
     name = f"regen-mock-{port}"
     folder.run(text.replace("--rm", f"--rm --detach --name {name}"), seconds=60)
     try:

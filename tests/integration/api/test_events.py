@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from app.renders.tables import Render
 from app.serving.api import ApiServer
 from app.serving.listener import listen, local_url
 from app.work.ledger import WorkLedger
+from tests.documentation.samples import text_of
 from tests.integration.conftest import FACTS
 from tests.integration.rows import a_file, a_render
 from tests.servers.process import wait_until
@@ -321,6 +323,51 @@ def test_no_block_is_without_data(client, render_id):
     with client.stream("GET", f"/v1/renders/{render_id}/events") as response:
         first = list(iter(partial(next, response.iter_lines()), ""))
     assert [line.partition(":")[0] for line in first] == ["id", "event", "data", "retry"]
+
+
+def test_the_stream_of_the_page(client, render_id, ledger, prepare, monkeypatch):
+    """Every block of docs/events.md is one that the server sends: its lines, ids, events and the names in its data."""
+    monkeypatch.setattr(render_routes, "PING_SECONDS", 0.05)
+    with client.stream("GET", f"/v1/renders/{render_id}/events", timeout=LONG) as response:
+        lines, read = response.iter_lines(), ""
+
+        def until(begin: str) -> None:
+            nonlocal read
+            while not (line := next(lines)).startswith(begin):
+                read += f"{line}\n"
+            read += f"{line}\n"
+
+        until("retry: ")
+        until(": ping")
+        prepare(ledger, ledger.claim(), segments=2)
+        until("id: processing-0")
+        claim = ledger.claim()
+        ledger.renew(claim, frames_done=4)
+        until("id: processing-4")
+        ledger.segment_done(claim, storage_key="a")
+        until("id: processing-10")
+        ledger.segment_done(ledger.claim(), storage_key="b")
+        finish(ledger, ledger.claim())
+        read += "\n".join(lines)
+
+    def form(block: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+        data = [line for line in block.splitlines() if line.startswith("data: ")]
+        rest = re.sub(r"(?m)^data: .*$", "data", re.sub(r"-\d+$", "-N", block, flags=re.MULTILINE))
+        return tuple(rest.splitlines()), json.loads(data[0][6:].replace(", ...", "")) if data else {}
+
+    sent: dict[tuple[str, ...], dict[str, Any]] = {}
+    for block in filter(None, read.strip().split("\n\n")):
+        lines_of_it, data = form(block)
+        sent[lines_of_it] = sent.get(lines_of_it, {}) | data
+    shown = [form(block) for block in text_of("docs/events.md", "id: queued-1").strip().split("\n\n")]
+    assert len(shown) == 5
+    for lines_of_it, data in shown:
+        assert lines_of_it in sent, (lines_of_it, list(sent))
+        told = sent[lines_of_it]
+        # The first of all, too early for a speed, has no time that is left.
+        assert data.keys() - {"etaSeconds"} <= told.keys(), (data, told)
+        assert data.get("render", {}).keys() <= told.get("render", {}).keys()
+    assert any("etaSeconds" in data for data in sent.values())
 
 
 @pytest.mark.parametrize("seen", [None, "queued-1", "nothing of this render"])

@@ -1,6 +1,7 @@
 """Limits on what a user, or a key, may send and have."""
 
 import contextlib
+import re
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from app.accounts import service as account_service
 from app.accounts.limits import Limits
 from app.platform.secrets import Secrets
 from app.work.ledger import WorkLedger
+from tests.documentation.samples import text_of
 from tests.servers.process import free_port, wait_until
 
 
@@ -59,6 +61,10 @@ def test_requests_are_counted_for_users_and_keys_and_every_answer_says_so(client
     assert [answer.headers["RateLimit"] for answer in answers] == [
         f'"user";r={3 - number};t=3600, "key";r={2 - number};t=3600' for number in range(3)
     ]
+    # Those of the page, which are of a user without limits for keys.
+    shown = dict(line.split(": ", 1) for line in text_of("docs/limits.md", "RateLimit-Policy").splitlines())
+    for name, value in shown.items():
+        assert re.sub(r"\d+", "#", answers[0].headers[name].partition(", ")[0]) == re.sub(r"\d+", "#", value)
     refused = client.get("/v1/engines")
     assert refused.status_code == 429
     assert 3590 <= int(refused.headers["Retry-After"]) <= 3600

@@ -1,5 +1,6 @@
 """Deliveries reach real receivers on loopback, whatever befalls either side."""
 
+import json
 import threading
 import time
 from datetime import timedelta
@@ -27,6 +28,7 @@ from app.webhooks.delivery import FAILED_FOR_DAYS, GONE, NO_LONGER_WANTED
 from app.webhooks.dispatcher import Reply
 from app.webhooks.statuses import WebhookEvent
 from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
+from tests.documentation.samples import text_of
 from tests.integration.webhooks.test_outbox import complete
 from tests.servers.process import free_port, wait_until
 from tests.servers.receiver import receiving
@@ -72,6 +74,16 @@ def test_the_way_of_a_render(hooks, make_dispatcher, make_ledger, prepare, recei
     assert (completed["status"], completed["progress"], completed["cost"]) == ("completed", 1, 1.5)
     assert completed["outputFileURL"].startswith("http://regen.test/storage/")
     assert hooks.endpoint(endpoint).failing_since is None
+    # A request is as the page has it; the server says besides what belongs to HTTP.
+    head, _, body = text_of("docs/webhooks.md", "POST /hooks").partition("\n\n")
+    shown = [line.partition(": ")[0].lower() for line in head.splitlines()[1:]]
+    event = json.loads(body.replace(", ...", ""))
+    (received,) = [one for one in receiver.received if one.id == hooks.deliveries()[-1].id]
+    of_http = {"host", "accept", "accept-encoding", "connection", "user-agent", "content-length"}
+    assert [name for name in received.headers if name not in of_http] == shown
+    assert head.splitlines()[1].partition(": ")[2] == received.headers["content-type"]
+    assert list(received.verified(hooks.secret())) == list(event)
+    assert event["type"] in bodies and event["data"]["render"].keys() <= completed.keys()
 
 
 @on_sqlite
