@@ -1,37 +1,39 @@
-"""The installed `regen`, in a project that has its own `app`, `worker`, `models` and `migrations`."""
+"""The installed `regen`, where PYTHONPATH and the current directory have modules of the names that it imports."""
 
+import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
-import regen_server
-
 ROOT = Path(__file__).parents[3]
+OWN = {"app", "worker", "models", "migrations"}
+# Python itself imports these before any program starts, the last for setuptools.
+AT_START = {"encodings", "sitecustomize", "usercustomize", "_distutils_hack"}
+# As pip and uv write it, and what a process that it started has.
+STUB = f"import sys; sys.path.append({str(ROOT)!r}); from regen_server import main; sys.exit(main())"
+CHILD = (
+    "import json, os, subprocess, sys, re, types, app, migrations;"
+    "print(json.dumps([app.__file__, os.environ.get('PYTHONPATH'), sys.path]))"
+)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    for name in regen_server.PACKAGES:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the project's own was imported')")
-    return tmp_path
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("project")
+    installed = {path.name.partition(".")[0] for path in Path(sysconfig.get_path("purelib")).iterdir()}
+    for name in (OWN | sys.stdlib_module_names | installed | {"regen_client"}) - AT_START:
+        if name.isidentifier():
+            (directory / f"{name}.py").write_text("raise ImportError(f'the module {__file__} was imported')")
+    return directory
 
 
-def test_neither_the_command_nor_its_children_import_them(project: Path):
-    imports = (
-        f"sys.path.append({str(ROOT)!r}); import app.cli, worker, models, migrations; print(app.__file__)"
-    )
-    program = (
-        f"import sys; sys.path.append({str(ROOT)!r}); import regen_server, subprocess; "
-        f"regen_server.find_own_packages(); {imports}; sys.stdout.flush(); "
-        f"subprocess.run([sys.executable, '-c', {'import sys; ' + imports!r}], check=True)"
-    )
-    path = os.pathsep.join([str(project), ".", str(ROOT / "docs")])
-    ran = subprocess.run(
-        [sys.executable, "-c", program],
+def run(project: Path, program: str, *arguments: str, path: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-c", program, *arguments],
         cwd=project,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
@@ -39,16 +41,31 @@ def test_neither_the_command_nor_its_children_import_them(project: Path):
         check=False,
         timeout=60,
     )
+
+
+@pytest.mark.parametrize("others", ["{project}:.", "{root}:{project}"])
+def test_the_command_imports_none_of_them(project: Path, others: str):
+    ran = run(project, STUB, "--version", path=others.format(project=project, root=ROOT))
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines() == [str(ROOT / "app/__init__.py")] * 2
+    assert ran.stdout.startswith("regen ")
 
 
-def test_what_hides_nothing_stays_on_the_path(project: Path, tmp_path_factory, monkeypatch):
-    other = tmp_path_factory.mktemp("other")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(project), str(other)]))
-    monkeypatch.setenv("PYTHONSAFEPATH", "")
-    monkeypatch.setattr(sys, "path", [str(project), "", str(other), str(ROOT)])
+@pytest.mark.parametrize(("path", "kept"), [("{project}:.", None), ("{project}:{root}/docs/..", str(ROOT))])
+def test_its_children_do_neither(project: Path, path: str, kept: str | None):
+    """A folder that holds this package stays: nothing would be found without it."""
+    program = (
+        f"import sys; sys.path.append({str(ROOT)!r}); import regen_server; regen_server.leave_pythonpath();"
+        f"import subprocess; subprocess.run([sys.executable, '-c', {CHILD!r}, *sys.argv[1:]], check=True)"
+    )
+    ran = run(project, program, path=path.format(project=project, root=ROOT))
+    assert ran.returncode == 0, ran.stderr
+    package, left, folders = json.loads(ran.stdout)
+    assert (package, left) == (str(ROOT / "app/__init__.py"), kept)
+    assert str(project) not in folders and "" not in folders
 
-    regen_server.find_own_packages()
 
-    assert (os.environ["PYTHONPATH"], sys.path) == (str(other), [str(other), str(ROOT)])
+def test_arguments_reach_it_as_they_were_given(project: Path):
+    arguments = ["--version", "", "a b", "-c", "*", "é"]
+    program = STUB.replace("sys.exit(main())", "main.__globals__['leave_pythonpath'](); print(sys.argv[1:])")
+    ran = run(project, program, *arguments, path=str(project))
+    assert ran.stdout == f"{arguments}\n", ran.stderr
