@@ -114,12 +114,18 @@ def test_in_node(project: Path, regen_mock, clip: Path) -> None:
     ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
+    (project / "clip-4x.mp4").unlink(missing_ok=True)
+    shutil.copy(clip, project / "clip.mp4")
+    run_the_sample(project, regen_mock.url, regen_mock.key)
+    assert (project / "clip-4x.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def run_the_sample(project: Path, url: str, key: str) -> None:
+    """That of its page and of docs/api.md, on `clip.mp4`."""
     (sample,) = samples("js")
     assert sample in (ROOT / "docs/api.md").read_text()
-    sample = sample.replace("http://127.0.0.1:8000", regen_mock.url).replace("regen_...", regen_mock.key)
-    shutil.copy(clip, project / "clip.mp4")
+    sample = sample.replace("http://127.0.0.1:8000", url).replace("regen_...", key)
     subprocess.run(["node", "--input-type=module", "--eval", sample], cwd=project, check=True)
-    assert (project / "clip-4x.mp4").read_bytes()[4:8] == b"ftyp"
 
 
 def samples(language: str) -> list[str]:
@@ -365,6 +371,12 @@ class TestWithAServer:
         expected = ["render.completed", "render.processing", "render.queued"]
         assert seen["events"] == [[name, seen["id"]] for name in expected]
         assert seen["forged"]["kind"] == "InvalidWebhook"
+
+    def test_the_sample_of_its_page(self, place: Place, project: Path) -> None:
+        (project / "clip-4x.mp4").unlink(missing_ok=True)
+        shutil.copy(ROOT / "tests/media/short/bunny-240x136-25fps.mp4", project / "clip.mp4")
+        run_the_sample(project, place.url, place.key)
+        assert (project / "clip-4x.mp4").read_bytes()[4:8] == b"ftyp"
 
     def test_refusals_have_sentences(self, place: Place) -> None:
         seen = place.step("errors", place.ids["file"])

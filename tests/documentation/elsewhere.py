@@ -44,7 +44,7 @@ TESTS = {
     ): "tests/deploy/test_kubernetes_samples.py::test_the_scaled_object_of_the_page_on_clusters",
     ("docs/containers.md", "sh", "scripts/secrets"): "tests/images/conftest.py::first_start",
     ("docs/containers.md", "sh", "git pull"): f"{_IMAGES}::test_the_samples_of_an_update",
-    ("docs/containers.md", "sh", "scripts/images build"): "tests/images/conftest.py::docker",
+    ("docs/containers.md", "sh", "scripts/images build"): "tests/images/conftest.py::script_of_the_page",
     ("docs/decisions/README.md", "{toctree}", ""): _SITE,
     ("docs/index.md", "{toctree}", ""): _SITE,
     ("docs/engines.md", "sh", "regen weights"): f"{_HERE}::test_weights_of_ones_own",

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -43,6 +44,19 @@ def images_script(*arguments: str, seconds: float = STEP_SECONDS, **environment:
     return done.stdout
 
 
+def script_of_the_page(command: str, /, *, seconds: float = STEP_SECONDS, **environment: str) -> str:
+    """What that command of `scripts/images` prints, as docs/containers.md has it."""
+    (line,) = [
+        words[1:]
+        for words in map(
+            partial(shlex.split, comments=True),
+            text_of("docs/containers.md", "scripts/images build").splitlines(),
+        )
+        if words[1] == command
+    ]
+    return images_script(*line, seconds=seconds, **environment)
+
+
 @pytest.fixture(scope="session")
 def docker() -> Iterator[Run]:
     """The engine's client, after the images were built. An engine that this starts ends with the session."""
@@ -51,10 +65,12 @@ def docker() -> Iterator[Run]:
         return images_script("docker", *arguments, seconds=seconds)
 
     try:
-        images_script("build", *TARGETS, seconds=BUILD_SECONDS)
+        script_of_the_page("build", seconds=BUILD_SECONDS)
+        if GPU_WANTED:
+            images_script("build", "gpu", seconds=BUILD_SECONDS)
         yield run
     finally:
-        images_script("stop")
+        script_of_the_page("stop")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,9 @@
-"""The samples of docs/containers.md and docs/mock.md, run as they stand in a folder that has what they need of the
-repository. `docker` is then that of scripts/images, with images that were built before."""
+"""The samples of docs/containers.md and docs/mock.md, run as they stand in a clone of what they need of the repository.
+
+`docker` is then that of scripts/images, with images that were built before. What differs from a machine with an engine
+and a network: `--build` builds nothing, ports are free ones, and `docker compose build --pull` is only asked of an
+engine that writes down what it is asked for, because there is no registry to pull from.
+"""
 
 import os
 import shutil
@@ -24,6 +28,18 @@ exec {images} docker "$@"
 """
 
 
+# With a repository to pull from.
+CLONE = """
+git init --quiet --initial-branch main
+git add docker-compose.yml .env.example scripts
+git -c user.name=a -c user.email=a@example.com commit --quiet --message "What the samples need"
+git clone --quiet --bare . "$PWD/origin.git"
+git remote add origin "$PWD/origin.git"
+git fetch --quiet
+git branch --quiet --set-upstream-to origin/main
+"""
+
+
 class Folder:
     """`images` is scripts/images, or what stands for it."""
 
@@ -36,6 +52,7 @@ class Folder:
             shutil.copy(ROOT / name, path)
         (path / "scripts").mkdir()
         shutil.copy(ROOT / "scripts" / "secrets", path / "scripts")
+        self.run(CLONE, seconds=60)
         # Read by users of the containers.
         for above in (path, *path.parents[:2]):
             above.chmod(0o755)

@@ -14,7 +14,7 @@ from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
 from tests.containers.compose import ONE_SHOT, configuration
 from tests.documentation.samples import text_of
-from tests.images.conftest import ROOT, Run
+from tests.images.conftest import ROOT, Run, script_of_the_page
 from tests.images.documented import Folder
 from tests.media.encoding import run
 from tests.servers.process import free_port, wait_until
@@ -45,13 +45,19 @@ def test_the_first_start_ends_with_what_is_ready(first_start: Callable[[], str])
 
 
 def test_the_samples_of_an_update(compose: Run, folder: Folder, settings: dict[str, str]) -> None:
-    """But for what needs the repository and a registry: to fetch both anew."""
+    """But for what needs a registry: to build on images that are fetched anew."""
     fetch, build, up = text_of("docs/containers.md", "git pull").splitlines()
     assert fetch == "git pull && scripts/secrets" and build == "docker compose build --pull"
     before = {path.name: path.read_bytes() for path in (folder.path / "secrets").iterdir()}
-    folder.run(fetch.removeprefix("git pull && "), seconds=60)
+    folder.run(fetch, seconds=60)
     assert {path.name: path.read_bytes() for path in (folder.path / "secrets").iterdir()} == before
     folder.run(up, seconds=600, **settings)
+
+
+def test_the_compose_file_by_the_script(compose: Run, folder: Folder, settings: dict[str, str]) -> None:
+    """The command of docs/containers.md between `build` and `stop`, with which the tests begin and end."""
+    told = script_of_the_page("compose", seconds=600, REGEN_COMPOSE_DIRECTORY=str(folder.path), **settings)
+    assert "api" in compose("ps", "--services", "--status", "running"), told
 
 
 def test_the_mock_in_a_container(folder: Folder) -> None:
