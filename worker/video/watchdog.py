@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -171,13 +172,14 @@ class PipelineThread(threading.Thread):
 
     def __init__(self, watchdog: Watchdog, work: Callable[[], None], *, name: str) -> None:
         super().__init__(name=name, daemon=True)
-        self._context = copy_context()
         self._watchdog = watchdog
-        self._work = work
+        self._work = partial(
+            copy_context().run, work
+        )  # not `_context`, which is Thread's own from Python 3.14 on
 
     def run(self) -> None:
         try:
-            self._context.run(self._work)
+            self._work()
         except PipelineStopped:
             return
         except BaseException as error:  # raised again by the thread that joins this one
