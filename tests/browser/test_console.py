@@ -273,7 +273,7 @@ def test_an_administrator_makes_a_key_once(server, sign_in):
     page.wait_for_function("(key) => !document.documentElement.outerHTML.includes(key)", arg=key)
     page.get_by_role("button", name="Revoke").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
-    page.get_by_text("revoked").wait_for()
+    page.get_by_text(", revoked").wait_for()
     limit = page.get_by_label("Cost per month")
     for typed, said in (("2,5", "The limits are saved."), ("many", "“many” is no number.")):
         limit.fill(typed)

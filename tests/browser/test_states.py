@@ -207,3 +207,26 @@ def test_measured_quality_and_warnings(server, sign_in):
     after = page.get_by_role("meter", name="Flicker After: ").get_attribute("value")
     assert float(after or 0) == pytest.approx(left, abs=1e-6)
     page.get_by_text(f"{100 * (1 - left):.0f}\u00a0% less flicker; ").wait_for()
+
+
+def test_a_page_that_is_looked_at_again_asks_at_once(idle_server, sign_in):
+    page = sign_in(url_of(idle_server), key_of(idle_server))
+    page.get_by_role("link", name="Usage").click()
+    page.get_by_role("heading", name="Limits").wait_for()
+
+    def hide(hidden: bool) -> None:
+        page.evaluate(
+            """(hidden) => {
+              Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+              document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            hidden,
+        )
+
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    hide(True)
+    assert not [url for url in asked if url.endswith("/v1/usage")]
+    # By itself it asks every 30 s.
+    with page.expect_response("**/v1/usage", timeout=15_000):
+        hide(False)

@@ -162,8 +162,10 @@ export function useLoaded(load, inputs, seconds) {
   const every = away ? RETRY_SECONDS : seconds;
   useEffect(() => {
     if (!every) return undefined;
-    const timer = setInterval(() => { if (!document.hidden) reload(); }, every * 1000);
-    return () => clearInterval(timer);
+    const look = () => { if (!document.hidden) reload(); };
+    const timer = setInterval(look, every * 1000);
+    document.addEventListener("visibilitychange", look);
+    return () => { clearInterval(timer); document.removeEventListener("visibilitychange", look); };
   }, [every]);
   return [value, reload, failed];
 }

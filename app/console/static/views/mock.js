@@ -5,6 +5,7 @@ import { when } from "../format.js";
 import { BASE } from "../api.js";
 import { store, useLoaded } from "../store.js";
 import { Notice } from "../components/notices.js";
+import { Table } from "../components/table.js";
 
 const SECONDS = 3;
 
@@ -66,18 +67,16 @@ export function Mock() {
         <button onClick=${() => act(ask("POST", "/clock", { advance_seconds: seconds }))}>${words} on</button>`)}
         <button class="quiet" onClick=${() => act(ask("POST", "/reset"))}>Start anew</button></div>
       <h2>Requests</h2>
-      <div class="scroll" tabindex="0" role="region" aria-label="Requests"><table>
-        <thead><tr><th>Number</th><th>Request</th><th>Answer</th><th>Fault</th><th>Fields</th></tr></thead>
-        <tbody>${loaded.requests.slice(-100).reverse().map((/** @type {any} */ one) => html`<tr key=${one.number}>
-          <td>${one.number}</td><td>${one.method} ${one.path}</td><td>${one.status}</td><td>${one.fault ? JSON.stringify(one.fault) : ""}</td>
-          <td><code>${JSON.stringify(one.json ?? one.fields ?? {})}</code></td></tr>`)}</tbody></table></div>
+      <${Table} label="Requests" columns=${["Number", "Request", "Answer", "Fault", "Fields"]}
+        rows=${loaded.requests.slice(-100).reverse().map((/** @type {any} */ one) => ({ key: one.number, cells: [
+          one.number, `${one.method} ${one.path}`, one.status, one.fault ? JSON.stringify(one.fault) : "",
+          html`<code>${JSON.stringify(one.json ?? one.fields ?? {})}</code>`,
+        ] }))} />
       <h2>Webhooks sent</h2>
       ${loaded.webhooks.length === 0 && html`<p class="empty">None yet. <a href="#/webhooks">Add an address</a>.</p>`}
-      ${loaded.webhooks.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Webhooks sent"><table>
-        <thead><tr><th>Number</th><th>Event</th><th>Address</th><th>Attempt</th><th>Answer</th><th>Fault</th><th>Body</th></tr></thead>
-        <tbody>${loaded.webhooks.slice(-100).reverse().map((/** @type {any} */ one) => html`<tr key=${one.number}>
-          <td>${one.number}</td><td>${one.body.type}</td><td>${one.url}</td><td>${one.attempt}</td>
-          <td>${one.status ?? one.error ?? (one.fault?.webhook === "lost" ? "not sent" : "none yet")}</td>
-          <td>${one.fault ? JSON.stringify(one.fault) : ""}</td>
-          <td><details><summary>${one.id}</summary><code>${JSON.stringify(one.body)}</code></details></td></tr>`)}</tbody></table></div>`}`}`;
+      ${loaded.webhooks.length > 0 && html`<${Table} label="Webhooks sent" columns=${["Number", "Event", "Address", "Attempt", "Answer", "Fault", "Body"]}
+        rows=${loaded.webhooks.slice(-100).reverse().map((/** @type {any} */ one) => ({ key: one.number, cells: [
+          one.number, one.body.type, one.url, one.attempt, one.status ?? one.error ?? (one.fault?.webhook === "lost" ? "not sent" : "none yet"),
+          one.fault ? JSON.stringify(one.fault) : "", html`<details><summary>${one.id}</summary><code>${JSON.stringify(one.body)}</code></details>`,
+        ] }))} />`}`}`;
 }

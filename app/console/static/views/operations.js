@@ -7,6 +7,7 @@ import { BASE } from "../api.js";
 import { BarChart } from "../components/chart.js";
 import { ConfirmButton, Reason, Status, StatusChoice } from "../components/controls.js";
 import { Notice, Warnings } from "../components/notices.js";
+import { ACTIONS, Table } from "../components/table.js";
 
 const SECONDS = 5;
 const ACTIVITY_SECONDS = 60;
@@ -67,16 +68,15 @@ function Workers() {
   };
   if (failed) return html`<${Notice} kind="error">${failed}<//>`;
   if (workers?.length === 0) return html`<${Notice} kind="error">No worker is running, so renders wait until one is started.<//>`;
-  return html`<div class="scroll" tabindex="0" role="region" aria-label="Workers"><table>
-    <thead><tr><th>Worker</th><th>Device</th><th>Engines</th><th>In hand</th><th>Frames/s</th><th>Done</th><th>Heartbeat</th><th>State</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
-    <tbody>${workers?.map((/** @type {any} */ one) => html`<tr key=${one.name}>
-      <td>${one.name}<br /><small>${one.host}, ${one.version}</small></td><td>${one.device}</td><td>${one.engines.join(", ")}</td>
-      <td>${one.work ? html`${one.work.kind} ${one.work.renderId && html`<a href=${`#/renders/${one.work.renderId}`}>${one.work.renderId}</a>`}${one.work.stalled ? " stalled" : ""}` : "–"}</td>
-      <td>${one.work?.framesPerSecond === undefined ? "–" : count(one.work.framesPerSecond)}</td><td>${count(one.unitsDone)}</td><td>${ago(one.heartbeatAt)}</td>
-      <td><span class=${`status ${one.alive && one.status === "active" ? "completed" : "failed"}`}>${one.alive ? one.status : "gone"}</span>${one.statusReason && html`<br /><small>${one.statusReason}</small>`}</td>
-      <td>${one.status === "active" ? html`<button class="quiet" onClick=${() => act(one.name, "drain")}>Drain</button>`
-    : html`<button class="quiet" onClick=${() => act(one.name, "resume")}>Resume</button>`}</td>
-    </tr>`)}</tbody></table></div>`;
+  return html`<${Table} label="Workers" columns=${["Worker", "Device", "Engines", "In hand", "Frames/s", "Done", "Heartbeat", "State", ACTIONS]}
+    rows=${workers?.map((/** @type {any} */ one) => ({ key: one.name, cells: [
+      html`${one.name}<br /><small>${one.host}, ${one.version}</small>`, one.device, one.engines.join(", "),
+      one.work ? html`${one.work.kind} ${one.work.renderId && html`<a href=${`#/renders/${one.work.renderId}`}>${one.work.renderId}</a>`}${one.work.stalled ? " stalled" : ""}` : "–",
+      one.work?.framesPerSecond === undefined ? "–" : count(one.work.framesPerSecond), count(one.unitsDone), ago(one.heartbeatAt),
+      html`<span class=${`status ${one.alive && one.status === "active" ? "completed" : "failed"}`}>${one.alive ? one.status : "gone"}</span>${one.statusReason && html`<br /><small>${one.statusReason}</small>`}`,
+      one.status === "active" ? html`<button class="quiet" onClick=${() => act(one.name, "drain")}>Drain</button>`
+        : html`<button class="quiet" onClick=${() => act(one.name, "resume")}>Resume</button>`,
+    ] }))} />`;
 }
 
 /** Names of users by id, as far as they are known. */
@@ -110,16 +110,15 @@ function AllRenders() {
       </select></label>
     </div>
     ${failed && html`<${Notice} kind="error">${failed}<//>`}
-    <div class="scroll" tabindex="0" role="region" aria-label="Renders of all users"><table>
-      <thead><tr><th>Render</th><th>User</th><th>Result</th><th>Engine</th><th>Made</th><th>State</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
-      <tbody>${rows?.map((one) => html`<tr key=${one.id}>
-        <td><a href=${`#/renders/${one.id}`}>${one.fileName ?? one.id}</a><br /><code>${one.id}</code></td><td>${names.get(one.userId) ?? html`<code>${one.userId}</code>`}</td><td>${facts(one.output)}</td><td>${one.engine}</td><td>${ago(one.createdAt)}</td>
-        <td><${Status} of=${one} /> ${one.status === "processing" && share(one.progress)}<br /><${Reason} of=${one} />${one.requestId && html`<br /><small>in the logs: <code>${one.requestId}</code></small>`}</td>
-        <td>${one.status === "failed" && html`<button class="quiet" onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/retry`))}>Render again</button>`}
+    <${Table} label="Renders of all users" columns=${["Render", "User", "Result", "Engine", "Made", "State", ACTIONS]}
+      rows=${rows?.map((one) => ({ key: one.id, cells: [
+        html`<a href=${`#/renders/${one.id}`}>${one.fileName ?? one.id}</a><br /><code>${one.id}</code>`, names.get(one.userId) ?? html`<code>${one.userId}</code>`, facts(one.output), one.engine, ago(one.createdAt),
+        html`<${Status} of=${one} /> ${one.status === "processing" && share(one.progress)}<br /><${Reason} of=${one} />${one.requestId && html`<br /><small>in the logs: <code>${one.requestId}</code></small>`}`,
+        html`${one.status === "failed" && html`<button class="quiet" onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/retry`))}>Render again</button>`}
           ${["pending", "processing"].includes(one.status) && html`<button class="quiet"
             onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/requeue`), "It is free for other workers.")}>Requeue</button>`}
           ${["queued", "pending", "processing"].includes(one.status) && html`<${ConfirmButton} label="Cancel" yes="Stop it" kind="quiet"
-            question="Stop this render? Its user is told." onYes=${() => act(store.api.post(`/v1/admin/renders/${one.id}/cancel`))} />`}</td>
-      </tr>`)}</tbody></table></div>
+            question="Stop this render? Its user is told." onYes=${() => act(store.api.post(`/v1/admin/renders/${one.id}/cancel`))} />`}`,
+      ] }))} />
     ${rows?.length === most && html`<button onClick=${() => setMost(most + PAGE)}>Show more</button>`}`;
 }

@@ -4,6 +4,7 @@ import { bodyOptions } from "../options.js";
 import { store, useLoaded } from "../store.js";
 import { ConfirmButton, CopyButton } from "../components/controls.js";
 import { Notice } from "../components/notices.js";
+import { ACTIONS, Table } from "../components/table.js";
 
 const SECONDS = 5;
 
@@ -93,17 +94,17 @@ function Deliveries() {
   };
   if (failed) return html`<${Notice} kind="error">${failed}<//>`;
   if (rows?.length === 0) return html`<p class="empty">Nothing was sent yet.</p>`;
-  return html`<div class="scroll" tabindex="0" role="region" aria-label="Deliveries"><table>
-    <thead><tr><th>Event</th><th>Address</th><th>State</th><th>Attempts</th><th>Made</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
-    <tbody>${rows?.map((row) => html`<tr key=${row.id}>
-      <td>${row.event}</td><td>${row.url}</td>
-      <td><span class=${`status ${{ delivered: "completed", failed: "failed", pending: "queued" }[/** @type {"delivered"} */ (row.status)]}`}>${row.status}</span></td>
-      <td><button class="quiet" aria-expanded=${open === row.id} aria-label=${`${counted(row.attemptCount, "attempt")} of ${row.event}`} onClick=${() => setOpen(open === row.id ? "" : row.id)}>${row.attemptCount}</button></td>
-      <td>${ago(row.createdAt)}</td>
-      <td><button class="quiet" onClick=${() => again(row.id)}>Send again</button></td>
-    </tr>
-    ${open === row.id && html`<tr><td colspan="6"><${Attempts} of=${row} /></td></tr>`}`)}
-    </tbody></table></div>`;
+  return html`<${Table} label="Deliveries" columns=${["Event", "Address", "State", "Attempts", "Made", ACTIONS]} rows=${rows?.map((row) => ({
+    key: row.id,
+    cells: [
+      row.event, row.url,
+      html`<span class=${`status ${{ delivered: "completed", failed: "failed", pending: "queued" }[/** @type {"delivered"} */ (row.status)]}`}>${row.status}</span>`,
+      html`<button class="quiet" aria-expanded=${open === row.id} aria-label=${`${counted(row.attemptCount, "attempt")} of ${row.event}`} onClick=${() => setOpen(open === row.id ? "" : row.id)}>${row.attemptCount}</button>`,
+      ago(row.createdAt),
+      html`<button class="quiet" onClick=${() => again(row.id)}>Send again</button>`,
+    ],
+    below: open === row.id && html`<${Attempts} of=${row} />`,
+  }))} />`;
 }
 
 /** @param {{of: import("../api.js").Row}} properties `of`: a delivery, which is asked for again when it has more attempts */
