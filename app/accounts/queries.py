@@ -168,6 +168,12 @@ def valid_keys(session: Session, *, key_ids: Collection[str], now: datetime) -> 
     return set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(key_ids), _is_usable(now))))
 
 
+def usable_keys_like(session: Session, *, hints: Collection[str], now: datetime) -> Sequence[tuple[str, str]]:
+    """Id and hint of the usable keys that begin like one of these."""
+    query = select(ApiKey.id, ApiKey.hint).where(ApiKey.hint.in_(hints), _is_usable(now))
+    return [(key_id, hint) for key_id, hint in session.execute(query)]
+
+
 def forget_revoked(session: Session, *, revoked_for: float) -> None:
     """Delete keys that were revoked that many seconds ago. Renders and usage keep their ids, which nobody looks up."""
     session.execute(

@@ -93,7 +93,7 @@ def create_key_of(
         key_id=secrets.new_id(),
         user=user,
         name=key_name,
-        hint=key[:HINT_LENGTH],
+        hint=hint_of(key),
         digest=_digest(key, keys),
         scopes=scopes,
         limits=None if limits is None else changed_limits(None, limits),
@@ -272,6 +272,11 @@ def revoke_own_key(session: Session, *, asking_id: str, key_id: str) -> ApiKey:
 
 def _no_key(key_id: str) -> str:
     return f"There is no key with the id {key_id!r}."
+
+
+def hint_of(key: str) -> str:
+    """Its first characters, by which its owner knows it."""
+    return key[:HINT_LENGTH]
 
 
 def _digest(key: str, keys: Secrets) -> str:

@@ -58,6 +58,7 @@ class Access:
         self.resources: Resources = request.app.state.resources
         self._request = request
         self._key: StoredKey | None = None
+        self._refused: str | None = None
 
     @property
     def user_id(self) -> str:
@@ -80,10 +81,12 @@ class Access:
         try:
             return await checks.ask_database(partial(work, *arguments, **options))
         finally:
+            key_use: KeyUse = self._request.app.state.key_use
             if self._key is not None:
                 self._request.state.user_id = self._key.user_id  # for the request's line in the log
-                key_use: KeyUse = self._request.app.state.key_use
                 key_use.note(self._key.id, last_used_at=self._key.last_used_at)
+            elif self._refused is not None:
+                key_use.note_refused(self._refused)
 
     def require(self, reader: ColumnReader, scope: Scope) -> CurrentUser:
         """Returns the user of a key with that scope, and counts the request against the rate limits.
@@ -109,7 +112,11 @@ class Access:
         given = given_key(self._request)
         if given is None or NOT_IN_KEYS.search(given):
             raise Unauthorized(key_advice(self._request))
-        key = authenticate(reader, key=given, keys=self.resources.secrets)
+        try:
+            key = authenticate(reader, key=given, keys=self.resources.secrets)
+        except Unauthorized:
+            self._refused = given
+            raise
         self._key = key
         return CurrentUser(
             id=key.user_id,

@@ -1,3 +1,4 @@
+import json
 import os
 import sqlite3
 from collections.abc import Callable
@@ -8,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from app.accounts import key_use
+from app.accounts import queries as account_queries
 from app.accounts import service as account_service
 from app.accounts.scopes import Scope
 from app.accounts.tables import ApiKey
@@ -235,26 +237,40 @@ class TestLastUse:
 
 
 def test_no_key_is_in_the_log(settings, database, key, tmp_path):
-    """Of a server as it is run, which logs everything it can."""
+    """Of a server as it is run, which logs everything it can, and of refused ones which usable key they resemble."""
     port, ready = free_port(), tmp_path / "ready.json"
     server = ForkedServerProcess(
         ["serve", "--no-worker", "--port", str(port), "--data-dir", settings.root, "--ready-file", ready],
         log=tmp_path / "server.log",
         environment={**os.environ, "REGEN_LOG_LEVEL": "debug", "REGEN_LOG_FORMAT": "json"},
     )
-    wrong = key[:-4] + "0000"
+    wrong, revoked = key[:-4] + "0000", "regen_gone" + "0" * 39
+    with database.write() as session:
+        made = account_service.create_key(
+            session, user_name="ann", key_name="old", keys=Secrets.load(settings)
+        )
+        made.row.hint = account_service.hint_of(revoked)
+        account_service.revoke_key(session, key_id=made.row.id)
+        (own,) = (one.id for one, _ in account_queries.list_keys(session) if one.hint in key)
     try:
         server.wait_until(ready.exists, seconds=60, what="it is ready")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             assert client.get("/v1/engines", headers={"X-API-Key": key}).status_code == 200
-            for headers in ({"Authorization": f"Bearer {wrong}"}, {"X-API-Key": wrong}):
+            unknown = "regen_mine" + "0" * 39
+            for headers in (
+                *({"Authorization": f"Bearer {refused}"} for refused in (revoked, unknown, wrong)),
+                {"X-API-Key": wrong},
+            ):
                 assert client.get("/v1/engines", headers=headers).status_code == 401
             client.headers["Authorization"] = f"Bearer {key}"
             client.get(f"/v1/engines?key={key}&api_key={wrong}").raise_for_status()
             assert client.get(f"/v1/renders/{key}").status_code == 404
+        wait_until(lambda: "key_of_another_secret" in server.log.read_text(), seconds=30, what="it is said")
     finally:
         server.stop()
     written = server.log.read_text()
-    assert written.count("request_done") >= 5
+    assert written.count("request_done") >= 7
+    (said,) = (json.loads(line) for line in written.splitlines() if "key_of_another_secret" in line)
+    assert (said["level"], said["key_id"], said["hint"]) == ("error", own, account_service.hint_of(key))
     for secret in (key, wrong):
         assert secret.removeprefix("regen_") not in written
