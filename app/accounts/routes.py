@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.accounts import service as account_service
 from app.accounts.schemas import CreatedKeyBody, Key, KeyBody, KeysBody, OwnKeyRequest
@@ -14,18 +14,19 @@ from app.http.dependencies import (
     UserDependency,
 )
 from app.http.errors import documented
+from app.http.router import BodyRouter
 
-router = APIRouter(tags=["account"])
+router = BodyRouter(tags=["account"])
 
 
-@router.get("/v1/key", response_model_exclude_none=True)
+@router.get("/v1/key")
 def get_own_key(user: ReaderDependency, resources: ResourcesDependency) -> KeyBody:
     """The key that the request carries: its name, scopes, limits and expiry, and its user's id."""
     with resources.database.read() as session:
         return KeyBody(key=Key.model_validate(account_service.get_key(session, key_id=user.key_id)))
 
 
-@router.get("/v1/keys", response_model_exclude_none=True)
+@router.get("/v1/keys")
 def list_own_keys(user: UserDependency, resources: ResourcesDependency, page: PageDependency) -> KeysBody:
     """Your keys, including those revoked within the last 30 days, the newest first."""
     with resources.database.read() as session:
@@ -33,7 +34,7 @@ def list_own_keys(user: UserDependency, resources: ResourcesDependency, page: Pa
     return KeysBody(keys=[Key.model_validate(row) for row in found.rows], next_cursor=found.cursor)
 
 
-@router.post("/v1/keys", response_model_exclude_none=True, responses=documented(409))
+@router.post("/v1/keys", responses=documented(409))
 def create_own_key(
     asked: OwnKeyRequest,
     user: UserDependency,

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel
 
 from app.accounts import queries as account_queries
@@ -37,6 +37,7 @@ from app.http.dependencies import (
 )
 from app.http.errors import documented
 from app.http.openapi import LOCATION
+from app.http.router import BodyRouter
 from app.platform.errors import Conflict, InvalidRequest
 from app.platform.work_kinds import WorkQueue
 from app.renders import service as render_service
@@ -46,14 +47,14 @@ from app.usage.allowances import Allowance, allowance_of
 from app.usage.schemas import PeriodDependency, UsageBody
 from app.usage.service import usage_of
 
-router = APIRouter(tags=["administration"])
+router = BodyRouter(tags=["administration"])
 
 # Null has no meaning in these.
 NOT_NULL = ("name", "scopes")
 MOST_HOURS = 7 * 24
 
 
-@router.get("/v1/admin/users", response_model_exclude_none=True)
+@router.get("/v1/admin/users")
 def list_users(
     _admin: AdministratorDependency, resources: ResourcesDependency, page: PageDependency
 ) -> UsersBody:
@@ -63,7 +64,7 @@ def list_users(
     return UsersBody(users=[User.model_validate(row) for row in found.rows], next_cursor=found.cursor)
 
 
-@router.post("/v1/admin/users", response_model_exclude_none=True, responses=documented(409))
+@router.post("/v1/admin/users", responses=documented(409))
 def create_user(
     asked: UserRequest,
     _admin: AdministratorDependency,
@@ -83,7 +84,7 @@ def create_user(
     return UserBody(user=User.model_validate(user))
 
 
-@router.get("/v1/admin/users/{user_id}", response_model_exclude_none=True, responses=documented(404))
+@router.get("/v1/admin/users/{user_id}", responses=documented(404))
 def get_user(user_id: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> UserBody:
     """A user, with the user's own limits."""
     with resources.database.read() as session:
@@ -91,7 +92,7 @@ def get_user(user_id: str, _admin: AdministratorDependency, resources: Resources
     return UserBody(user=User.model_validate(user))
 
 
-@router.patch("/v1/admin/users/{user_id}", response_model_exclude_none=True, responses=documented(404, 409))
+@router.patch("/v1/admin/users/{user_id}", responses=documented(404, 409))
 def update_user(
     user_id: str, asked: UserChange, _admin: AdministratorDependency, resources: ResourcesDependency
 ) -> UserBody:
@@ -115,11 +116,7 @@ def delete_user(user_id: str, admin: AdministratorDependency, resources: Resourc
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.get(
-    "/v1/admin/users/{user_id}/usage",
-    response_model_exclude_none=True,
-    responses=documented(404),
-)
+@router.get("/v1/admin/users/{user_id}/usage", responses=documented(404))
 def get_usage_of_user(
     user_id: str, _admin: AdministratorDependency, resources: ResourcesDependency, period: PeriodDependency
 ) -> UsageBody:
@@ -134,11 +131,7 @@ def get_usage_of_user(
         )
 
 
-@router.get(
-    "/v1/admin/users/{user_id}/keys",
-    response_model_exclude_none=True,
-    responses=documented(404),
-)
+@router.get("/v1/admin/users/{user_id}/keys", responses=documented(404))
 def list_keys(
     user_id: str, _admin: AdministratorDependency, resources: ResourcesDependency, page: PageDependency
 ) -> KeysBody:
@@ -148,9 +141,7 @@ def list_keys(
     return KeysBody(keys=[Key.model_validate(row) for row in found.rows], next_cursor=found.cursor)
 
 
-@router.post(
-    "/v1/admin/users/{user_id}/keys", response_model_exclude_none=True, responses=documented(404, 409)
-)
+@router.post("/v1/admin/users/{user_id}/keys", responses=documented(404, 409))
 def create_key(
     user_id: str,
     asked: KeyRequest,
@@ -177,7 +168,7 @@ def create_key(
     return CreatedKeyBody(key=Key.model_validate(made.row), secret=made.key)
 
 
-@router.patch("/v1/admin/keys/{key_id}", response_model_exclude_none=True, responses=documented(404, 409))
+@router.patch("/v1/admin/keys/{key_id}", responses=documented(404, 409))
 def update_key(
     key_id: str, asked: KeyChange, _admin: AdministratorDependency, resources: ResourcesDependency
 ) -> KeyBody:
@@ -210,7 +201,7 @@ def get_activity(
     return ActivityBody.of(figures)
 
 
-@router.get("/v1/admin/renders", response_model_exclude_none=True)
+@router.get("/v1/admin/renders")
 def list_all_renders(
     _admin: AdministratorDependency,
     resources: ResourcesDependency,
@@ -233,7 +224,7 @@ def list_all_renders(
     return RendersBody.of(views, cursor, resources=resources, base_url=base_url)
 
 
-@router.get("/v1/admin/renders/{render_id}", response_model_exclude_none=True, responses=documented(404))
+@router.get("/v1/admin/renders/{render_id}", responses=documented(404))
 def get_render_of_user(
     render_id: str,
     _admin: AdministratorDependency,
@@ -246,11 +237,7 @@ def get_render_of_user(
     return show_render(render, resources, base_url)
 
 
-@router.post(
-    "/v1/admin/renders/{render_id}/cancel",
-    response_model_exclude_none=True,
-    responses=documented(404, 409),
-)
+@router.post("/v1/admin/renders/{render_id}/cancel", responses=documented(404, 409))
 def cancel_render_of_user(
     render_id: str,
     _admin: AdministratorDependency,
@@ -263,11 +250,7 @@ def cancel_render_of_user(
     return show_render(render, resources, base_url)
 
 
-@router.post(
-    "/v1/admin/renders/{render_id}/requeue",
-    response_model_exclude_none=True,
-    responses=documented(404, 409),
-)
+@router.post("/v1/admin/renders/{render_id}/requeue", responses=documented(404, 409))
 def requeue_render(
     render_id: str,
     _admin: AdministratorDependency,
@@ -285,11 +268,7 @@ def requeue_render(
     return show_render(render, resources, base_url)
 
 
-@router.post(
-    "/v1/admin/renders/{render_id}/deliver",
-    response_model_exclude_none=True,
-    responses=documented(404, 409),
-)
+@router.post("/v1/admin/renders/{render_id}/deliver", responses=documented(404, 409))
 def deliver_result_of_user(
     render_id: str,
     _admin: AdministratorDependency,
@@ -302,11 +281,7 @@ def deliver_result_of_user(
     return show_render(render, resources, base_url)
 
 
-@router.post(
-    "/v1/admin/renders/{render_id}/retry",
-    response_model_exclude_none=True,
-    responses={200: LOCATION, **documented(404, 409, 413)},
-)
+@router.post("/v1/admin/renders/{render_id}/retry", responses={200: LOCATION, **documented(404, 409, 413)})
 async def retry_render_of_user(
     request: Request,
     render_id: str,

@@ -2,24 +2,21 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import Body
 
 from app.destinations.schemas import DeliverRequest
 from app.destinations.service import deliver_again
 from app.http.dependencies import PublicUrlDependency, ResourcesDependency, UserDependency
 from app.http.errors import documented
+from app.http.router import BodyRouter
 from app.renders.created_answer import show_render
 from app.renders.schemas import RenderBody
 from app.webhooks.urls import parse_destination, require_permitted
 
-router = APIRouter(tags=["renders"])
+router = BodyRouter(tags=["renders"])
 
 
-@router.post(
-    "/v1/renders/{render_id}/deliver",
-    response_model_exclude_none=True,
-    responses=documented(404, 409),
-)
+@router.post("/v1/renders/{render_id}/deliver", responses=documented(404, 409))
 def deliver_result(
     render_id: str,
     user: UserDependency,

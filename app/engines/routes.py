@@ -1,11 +1,10 @@
 """The engines for renders."""
 
-from fastapi import APIRouter
-
 from app.engines import schemas
 from app.http.dependencies import ResourcesDependency, UserDependency
+from app.http.router import BodyRouter
 
-router = APIRouter(tags=["engines"])
+router = BodyRouter(tags=["engines"])
 
 
 @router.get("/v1/engines")

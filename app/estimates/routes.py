@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import Request
 
 from app.estimates import schemas
 from app.estimates.service import Estimate, estimate_file, estimate_unseen, estimate_upload
@@ -15,6 +15,7 @@ from app.http.dependencies import EnginesDependency, ReaderDependency, Resources
 from app.http.errors import documented
 from app.http.forms import received_form
 from app.http.resources import Resources
+from app.http.router import BodyRouter
 from app.http.shared_slots import ClientConnection
 from app.platform.errors import LimitExceeded
 from app.platform.media.picture_kind import PictureStatistics
@@ -23,15 +24,10 @@ from app.renders.schemas import UPSCALE_REQUEST, UpscaleForm
 # Videos that are too long are read some way beyond the limit, so that the answer can say by how much.
 BEYOND = 4
 
-router = APIRouter(tags=["estimates"])
+router = BodyRouter(tags=["estimates"])
 
 
-@router.post(
-    "/v1/estimates",
-    response_model_exclude_none=True,
-    responses=documented(404, 413, 415),
-    openapi_extra=UPSCALE_REQUEST,
-)
+@router.post("/v1/estimates", responses=documented(404, 413, 415), openapi_extra=UPSCALE_REQUEST)
 async def estimate_render(
     request: Request,
     user: ReaderDependency,

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from app.accounts.idempotency import IdempotentRequest
 from app.files import queries as file_queries
@@ -27,11 +27,12 @@ from app.http.errors import documented
 from app.http.forms import form_description, received_form
 from app.http.multipart import FILE_FIELD
 from app.http.resources import Resources
+from app.http.router import BodyRouter
 from app.http.shared_slots import ClientConnection
 from app.platform.errors import InvalidRequest
 from app.platform.media.ffmpeg import FfmpegRunner
 
-router = APIRouter(tags=["files"])
+router = BodyRouter(tags=["files"])
 
 STILL_TYPE = "image/jpeg"
 # A file's frames never change.
@@ -40,7 +41,6 @@ STILL_KEPT = "private, max-age=86400, immutable"
 
 @router.post(
     "/v1/files",
-    response_model_exclude_none=True,
     responses=documented(409, 413, 415),
     openapi_extra=form_description(UploadForm, example={FILE_FIELD: "the bytes of clip.mp4"}),
 )
@@ -87,7 +87,7 @@ async def _make_file(
         return await to_thread.run_sync(create)
 
 
-@router.get("/v1/files", response_model_exclude_none=True)
+@router.get("/v1/files")
 def list_files(user: UserDependency, resources: ResourcesDependency, page: PageDependency) -> FilesBody:
     """Your files, the newest first."""
     with resources.database.read() as session:
@@ -95,7 +95,7 @@ def list_files(user: UserDependency, resources: ResourcesDependency, page: PageD
     return FilesBody(files=[VideoFile.of(row) for row in found.rows], next_cursor=found.cursor)
 
 
-@router.get("/v1/files/{file_id}", response_model_exclude_none=True, responses=documented(404))
+@router.get("/v1/files/{file_id}", responses=documented(404))
 def get_file(file_id: str, user: UserDependency, resources: ResourcesDependency) -> FileBody:
     """A file of yours."""
     with resources.database.read() as session:
@@ -103,7 +103,7 @@ def get_file(file_id: str, user: UserDependency, resources: ResourcesDependency)
     return FileBody(file=VideoFile.of(file))
 
 
-@router.get("/v1/files/{file_id}/contents", response_model_exclude_none=True, responses=documented(404))
+@router.get("/v1/files/{file_id}/contents", responses=documented(404))
 def get_contents(
     file_id: str, user: UserDependency, resources: ResourcesDependency, base_url: PublicUrlDependency
 ) -> ContentsBody:

@@ -6,16 +6,17 @@ No route here waits for a thread of the requests' pool: a server whose threads a
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from app.http.body import Body, with_example
 from app.http.dependencies import HealthChecksDependency, ReadinessDependency
 from app.http.errors import documented, error_response
 from app.http.health_checks import PartState
+from app.http.router import BodyRouter
 from app.work.workers import Workforce
 
-router = APIRouter(tags=["health"])
+router = BodyRouter(tags=["health"])
 
 RETRY_AFTER_SECONDS = 5
 
@@ -59,7 +60,7 @@ async def healthz() -> HealthBody:
     return HealthBody(status="ok")
 
 
-@router.get("/readyz", response_model=ReadyBody, response_model_exclude_none=True, responses=documented(503))
+@router.get("/readyz", response_model=ReadyBody, responses=documented(503))
 async def readyz(
     readiness: ReadinessDependency,
     checks: HealthChecksDependency,

@@ -5,7 +5,7 @@ from functools import partial
 from http import HTTPStatus
 
 from anyio import to_thread
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from app.accounts.idempotency import IdempotentRequest
 from app.engines.service import require_engine
@@ -25,6 +25,7 @@ from app.http.errors import documented
 from app.http.long_polling import APPLIED_HEADER, WaitDependency, held_answers
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
+from app.http.router import BodyRouter
 from app.platform.errors import InvalidRequest, NotFound, Unavailable
 from app.platform.media.rectangles import Area
 from app.previews import queries as preview_queries
@@ -32,12 +33,11 @@ from app.previews import schemas, tables
 from app.previews import service as preview_service
 from models.catalog import Engine
 
-router = APIRouter(tags=["previews"])
+router = BodyRouter(tags=["previews"])
 
 
 @router.post(
     "/v1/previews",
-    response_model_exclude_none=True,
     responses={
         200: {"headers": {**LOCATION["headers"], **APPLIED_HEADER}},
         **documented(404, 409, 413),
@@ -99,7 +99,7 @@ def _make_preview(
     return preview
 
 
-@router.get("/v1/previews", response_model_exclude_none=True)
+@router.get("/v1/previews")
 def list_previews(
     user: UserDependency, resources: ResourcesDependency, base_url: PublicUrlDependency, page: PageDependency
 ) -> schemas.PreviewsBody:
@@ -110,11 +110,7 @@ def list_previews(
     return schemas.PreviewsBody(previews=shown, next_cursor=found.cursor)
 
 
-@router.get(
-    "/v1/previews/{preview_id}",
-    response_model_exclude_none=True,
-    responses={200: {"headers": APPLIED_HEADER}, **documented(404)},
-)
+@router.get("/v1/previews/{preview_id}", responses={200: {"headers": APPLIED_HEADER}, **documented(404)})
 async def get_preview(
     preview_id: str,
     request: Request,

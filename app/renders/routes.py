@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import structlog
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette import types as asgi
@@ -32,6 +32,7 @@ from app.http.errors import documented
 from app.http.forms import received_form
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
+from app.http.router import BodyRouter
 from app.http.shared_slots import ClientConnection
 from app.http.uvicorn_protocol import ABORT
 from app.renders import service as render_service
@@ -74,15 +75,12 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     },
 }
 
-router = APIRouter(tags=["renders"])
+router = BodyRouter(tags=["renders"])
 log = structlog.get_logger(__name__)
 
 
 @router.post(
-    "/v1/upscale",
-    response_model_exclude_none=True,
-    responses={200: LOCATION, **documented(404, 409, 413, 415)},
-    openapi_extra=UPSCALE_REQUEST,
+    "/v1/upscale", responses={200: LOCATION, **documented(404, 409, 413, 415)}, openapi_extra=UPSCALE_REQUEST
 )
 async def upscale(
     request: Request,
@@ -170,7 +168,7 @@ async def _make_render(
         return await to_thread.run_sync(make)
 
 
-@router.get("/v1/renders", response_model_exclude_none=True)
+@router.get("/v1/renders")
 def list_renders(
     user: UserDependency,
     resources: ResourcesDependency,
@@ -209,11 +207,7 @@ def _read_render(access: Access, *, render_id: str, base_url: str) -> Response:
     return Response(body.model_dump_json(by_alias=True, exclude_none=True), media_type="application/json")
 
 
-@router.post(
-    "/v1/renders/{render_id}/cancel",
-    response_model_exclude_none=True,
-    responses=documented(404, 409),
-)
+@router.post("/v1/renders/{render_id}/cancel", responses=documented(404, 409))
 def cancel_render(
     render_id: str, user: UserDependency, resources: ResourcesDependency, base_url: PublicUrlDependency
 ) -> RenderBody:
@@ -223,11 +217,7 @@ def cancel_render(
     return show_render(render, resources, base_url)
 
 
-@router.post(
-    "/v1/renders/{render_id}/retry",
-    response_model_exclude_none=True,
-    responses={200: LOCATION, **documented(404, 409, 413)},
-)
+@router.post("/v1/renders/{render_id}/retry", responses={200: LOCATION, **documented(404, 409, 413)})
 async def retry_render(
     request: Request,
     render_id: str,

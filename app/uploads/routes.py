@@ -6,7 +6,7 @@ from typing import Annotated
 
 import anyio
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from app.files.schemas import FileBody, VideoFile
 from app.http.dependencies import (
@@ -21,6 +21,7 @@ from app.http.forms import body_blocks, content_length
 from app.http.multipart import file_too_large
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
+from app.http.router import BodyRouter
 from app.platform import clock
 from app.platform.errors import InvalidRequest, NotFound
 from app.platform.file_names import safe_name
@@ -33,17 +34,13 @@ from app.uploads.complete_upload import complete
 from app.uploads.service import MOST_PARTS, UploadStatus
 from app.uploads.tables import Upload
 
-router = APIRouter(tags=["uploads"])
+router = BodyRouter(tags=["uploads"])
 
 # Each signature takes some time.
 MOST_URLS = 1000
 
 
-@router.post(
-    "/v1/uploads",
-    response_model_exclude_none=True,
-    responses={200: LOCATION, **documented(409, 413)},
-)
+@router.post("/v1/uploads", responses={200: LOCATION, **documented(409, 413)})
 def open_upload(
     asked: schemas.UploadRequest,
     request: Request,
@@ -78,7 +75,7 @@ def open_upload(
     return schemas.UploadBody(upload=schemas.Upload.of(upload, parts=parts, warnings=warnings))
 
 
-@router.get("/v1/uploads", response_model_exclude_none=True)
+@router.get("/v1/uploads")
 def list_uploads(
     user: UserDependency, resources: ResourcesDependency, page: PageDependency
 ) -> schemas.UploadsBody:
@@ -92,7 +89,7 @@ def list_uploads(
     )
 
 
-@router.get("/v1/uploads/{upload_id}", response_model_exclude_none=True, responses=documented(404))
+@router.get("/v1/uploads/{upload_id}", responses=documented(404))
 def get_upload(upload_id: str, user: UserDependency, resources: ResourcesDependency) -> schemas.UploadBody:
     """An upload of yours, with the received parts: send those that are missing (again)."""
     upload = _found(upload_id, user.id, resources)
@@ -102,11 +99,7 @@ def get_upload(upload_id: str, user: UserDependency, resources: ResourcesDepende
     return schemas.UploadBody(upload=schemas.Upload.of(upload, received_parts=received))
 
 
-@router.get(
-    "/v1/uploads/{upload_id}/parts",
-    response_model_exclude_none=True,
-    responses=documented(404, 409),
-)
+@router.get("/v1/uploads/{upload_id}/parts", responses=documented(404, 409))
 def list_upload_parts(
     upload_id: str,
     user: UserDependency,
@@ -128,11 +121,7 @@ def list_upload_parts(
     )
 
 
-@router.post(
-    "/v1/uploads/{upload_id}/complete",
-    response_model_exclude_none=True,
-    responses=documented(404, 409, 413, 415),
-)
+@router.post("/v1/uploads/{upload_id}/complete", responses=documented(404, 409, 413, 415))
 async def complete_upload(
     upload_id: str,
     asked: schemas.CompletionRequest,

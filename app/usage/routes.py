@@ -1,16 +1,15 @@
 """GET /v1/usage: usage and limits."""
 
-from fastapi import APIRouter
-
 from app.accounts.service import get_user
 from app.http.dependencies import ResourcesDependency, UserDependency
+from app.http.router import BodyRouter
 from app.usage.schemas import PeriodDependency, UsageBody
 from app.usage.service import usage_of
 
-router = APIRouter(tags=["usage"])
+router = BodyRouter(tags=["usage"])
 
 
-@router.get("/v1/usage", response_model_exclude_none=True)
+@router.get("/v1/usage")
 def get_usage(user: UserDependency, resources: ResourcesDependency, period: PeriodDependency) -> UsageBody:
     """Completed renders by day and engine, stored bytes and unfinished renders, and your limits.
 

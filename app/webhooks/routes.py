@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from app.accounts.scopes import Scope
 from app.http.dependencies import (
@@ -16,6 +16,7 @@ from app.http.dependencies import (
 from app.http.errors import documented
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
+from app.http.router import BodyRouter
 from app.platform.errors import Forbidden
 from app.webhooks import queries as webhook_queries
 from app.webhooks import service as webhook_service
@@ -34,10 +35,10 @@ from app.webhooks.schemas import (
 from app.webhooks.statuses import DeliveryStatus
 from app.webhooks.urls import parse_webhook_url, require_permitted
 
-router = APIRouter(tags=["webhooks"])
+router = BodyRouter(tags=["webhooks"])
 
 
-@router.get("/v1/webhooks", response_model_exclude_none=True)
+@router.get("/v1/webhooks")
 def list_webhooks(user: UserDependency, resources: ResourcesDependency, page: PageDependency) -> WebhooksBody:
     """Your webhooks, the newest first."""
     with resources.database.read() as session:
@@ -45,11 +46,7 @@ def list_webhooks(user: UserDependency, resources: ResourcesDependency, page: Pa
     return WebhooksBody(webhooks=[Webhook.of(row) for row in found.rows], next_cursor=found.cursor)
 
 
-@router.post(
-    "/v1/webhooks",
-    response_model_exclude_none=True,
-    responses={200: LOCATION, **documented(409)},
-)
+@router.post("/v1/webhooks", responses={200: LOCATION, **documented(409)})
 def create_webhook(
     asked: WebhookRequest,
     response: Response,
@@ -80,7 +77,7 @@ def create_webhook(
 
 
 # Before the routes with an id, which would match `secret`.
-@router.get("/v1/webhooks/secret", response_model_exclude_none=True)
+@router.get("/v1/webhooks/secret")
 def get_webhook_secret(user: UserDependency, resources: ResourcesDependency) -> WebhookSecretBody:
     """The secret that signs your events. The key needs the scope `write`, because the secret permits signing."""
     if Scope.WRITE not in user.scopes:
@@ -90,11 +87,7 @@ def get_webhook_secret(user: UserDependency, resources: ResourcesDependency) -> 
     return WebhookSecretBody(secret=WebhookSecret.of(found))
 
 
-@router.post(
-    "/v1/webhooks/secret/rotate",
-    response_model_exclude_none=True,
-    responses=documented(409),
-)
+@router.post("/v1/webhooks/secret/rotate", responses=documented(409))
 def rotate_webhook_secret(
     user: UserDependency, resources: ResourcesDependency, idempotent: IdempotencyDependency
 ) -> WebhookSecretBody:
@@ -108,7 +101,7 @@ def rotate_webhook_secret(
     return WebhookSecretBody(secret=WebhookSecret.of(secrets))
 
 
-@router.get("/v1/webhooks/{webhook_id}", response_model_exclude_none=True, responses=documented(404))
+@router.get("/v1/webhooks/{webhook_id}", responses=documented(404))
 def get_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDependency) -> WebhookBody:
     """A webhook of yours."""
     with resources.database.read() as session:
@@ -116,11 +109,7 @@ def get_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDepen
     return WebhookBody(webhook=Webhook.of(endpoint))
 
 
-@router.patch(
-    "/v1/webhooks/{webhook_id}",
-    response_model_exclude_none=True,
-    responses=documented(404),
-)
+@router.patch("/v1/webhooks/{webhook_id}", responses=documented(404))
 def update_webhook(
     webhook_id: str, asked: WebhookChange, user: UserDependency, resources: ResourcesDependency
 ) -> WebhookBody:
@@ -151,11 +140,7 @@ def delete_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDe
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.post(
-    "/v1/webhooks/{webhook_id}/test",
-    response_model_exclude_none=True,
-    responses={200: LOCATION, **documented(404, 409)},
-)
+@router.post("/v1/webhooks/{webhook_id}/test", responses={200: LOCATION, **documented(404, 409)})
 def send_webhook_test(
     webhook_id: str,
     response: Response,
@@ -177,7 +162,7 @@ def send_webhook_test(
     return WebhookDeliveryBody(delivery=WebhookDelivery.of(delivery, attempts=attempts))
 
 
-@router.get("/v1/webhook-deliveries", response_model_exclude_none=True)
+@router.get("/v1/webhook-deliveries")
 def list_webhook_deliveries(
     user: UserDependency,
     resources: ResourcesDependency,
@@ -203,11 +188,7 @@ def list_webhook_deliveries(
     )
 
 
-@router.get(
-    "/v1/webhook-deliveries/{delivery_id}",
-    response_model_exclude_none=True,
-    responses=documented(404),
-)
+@router.get("/v1/webhook-deliveries/{delivery_id}", responses=documented(404))
 def get_webhook_delivery(
     delivery_id: str, user: UserDependency, resources: ResourcesDependency
 ) -> WebhookDeliveryBody:
@@ -218,11 +199,7 @@ def get_webhook_delivery(
     return WebhookDeliveryBody(delivery=WebhookDelivery.of(delivery, attempts=attempts))
 
 
-@router.post(
-    "/v1/webhook-deliveries/{delivery_id}/replay",
-    response_model_exclude_none=True,
-    responses=documented(404, 409),
-)
+@router.post("/v1/webhook-deliveries/{delivery_id}/replay", responses=documented(404, 409))
 def replay_webhook_delivery(
     delivery_id: str, user: UserDependency, resources: ResourcesDependency
 ) -> WebhookDeliveryBody:

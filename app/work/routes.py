@@ -2,25 +2,20 @@
 
 from collections.abc import Callable
 
-from fastapi import APIRouter
-
 from app.http.dependencies import AdministratorDependency, ResourcesDependency
 from app.http.errors import documented
 from app.http.resources import Resources
+from app.http.router import BodyRouter
 from app.platform.errors import NotFound
 from app.work import worker_standing
 from app.work.schemas import Worker, WorkerBody, WorkersBody
 from app.work.workers import list_workers
 
-router = APIRouter(tags=["administration"])
+router = BodyRouter(tags=["administration"])
 
 
-@router.get(
-    "/v1/admin/workers",
-    name="list_workers",
-    response_model_exclude_none=True,
-)
-@router.get("/v1/workers", response_model_exclude_none=True)
+@router.get("/v1/admin/workers", name="list_workers")
+@router.get("/v1/workers")
 def get_workers(_user: AdministratorDependency, resources: ResourcesDependency) -> WorkersBody:
     """Every worker that reported within a day. For keys made with `regen keys create --admin`."""
     with resources.database.read() as session:
@@ -29,13 +24,13 @@ def get_workers(_user: AdministratorDependency, resources: ResourcesDependency) 
     return WorkersBody(workers=[Worker.of(view, lease_seconds=lease_seconds) for view in found])
 
 
-@router.post("/v1/admin/workers/{name}/drain", response_model_exclude_none=True, responses=documented(404))
+@router.post("/v1/admin/workers/{name}/drain", responses=documented(404))
 def drain_worker(name: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> WorkerBody:
     """Stop a worker from claiming, within seconds. It finishes its work in hand; the process continues."""
     return _changed(resources, name, worker_standing.drain)
 
 
-@router.post("/v1/admin/workers/{name}/resume", response_model_exclude_none=True, responses=documented(404))
+@router.post("/v1/admin/workers/{name}/resume", responses=documented(404))
 def resume_worker(name: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> WorkerBody:
     """Let a drained or quarantined worker claim again."""
     return _changed(resources, name, worker_standing.resume)
