@@ -15,7 +15,7 @@ from bench.shapes import ARCHITECTURE_OF, network_without_weights, random_networ
 from models.architectures import UpscalingNetwork
 from models.catalog import ENGINES, Engine
 from models.loader import load_network
-from worker.inference.cuda.runtime import test_picture
+from worker.inference.cuda.runtime import trial_picture
 from worker.inference.devices import Device
 from worker.inference.devices.cuda import FusedKernels
 from worker.inference.precision import Precision
@@ -124,7 +124,7 @@ class Setting:
         """Parts of the frames that were given, or drawn ones."""
         width, height = size
         if self.natural is None:
-            return test_picture((images, 3, height, width), self.torch_device)
+            return trial_picture((images, 3, height, width), self.torch_device)
         _, _, rows, columns = self.natural.shape
         parts = []
         for index in range(images):

@@ -11,14 +11,12 @@ from models.catalog import ENGINES, get_engine
 from models.loader import load_network
 from worker.inference.cuda import kernels
 from worker.inference.cuda.fused import FusedNetwork
-from worker.inference.cuda.runtime import FusedRuntime, find_fault, psnr, test_picture
+from worker.inference.cuda.runtime import FusedRuntime, find_fault, psnr, trial_picture
 from worker.inference.frames import FrameFormat
 from worker.inference.precision import place_network
 from worker.inference.upscaler import Upscaler
 
 pytestmark = pytest.mark.gpu
-test_picture.__test__ = False
-
 ENGINE_IDS = tuple(ENGINES)
 # In dB, against the network in 32 bits: as near as Winograd's 16-bit factors bring it.
 ENOUGH_PSNR = 55.0
@@ -67,7 +65,7 @@ def noise(shape, device):
 @pytest.mark.skipif(not kernels.AVAILABLE, reason="Triton is not installed")
 @pytest.mark.parametrize("engine_id", ENGINE_IDS)
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (3, 3, 37, 131), (2, 3, 64, 128), (1, 3, 270, 480)])
-@pytest.mark.parametrize("picture", [test_picture, noise], ids=["structure", "noise"])
+@pytest.mark.parametrize("picture", [trial_picture, noise], ids=["structure", "noise"])
 def test_agrees_with_the_modules_and_with_32_bits(engine_id, shape, picture, cuda, setups):
     setup = setups(engine_id, cuda)
     images, _, height, width = shape
@@ -85,7 +83,7 @@ def test_agrees_with_the_modules_and_with_32_bits(engine_id, shape, picture, cud
 def test_the_runtime_keeps_the_fused_network_and_gives_the_same_after_memory_ran_out(engine_id, cuda, setups):
     setup = setups(engine_id, cuda)
     runtime = FusedRuntime(setup.network, device=cuda.torch_device)
-    x = test_picture((4, 3, 45, 80), cuda.torch_device)
+    x = trial_picture((4, 3, 45, 80), cuda.torch_device)
     before = runtime(x).clone()
     assert runtime._fused is not None
     assert psnr(runtime(x[:1]).clone(), before[:1]) >= 50
@@ -99,7 +97,7 @@ def test_what_it_took_is_given_back_with_the_runtime(cuda, setups):
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     runtime = FusedRuntime(setup.network, device=cuda.torch_device)
-    x = test_picture((2, 3, 270, 480), cuda.torch_device)
+    x = trial_picture((2, 3, 270, 480), cuda.torch_device)
     for _ in range(2):
         runtime(x)
     del runtime, x

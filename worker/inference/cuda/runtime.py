@@ -61,7 +61,7 @@ class FusedRuntime:
             with _current(self._device):
                 size = {"images": images, "height": height, "width": width}
                 fused = FusedNetwork(self._network, self._modules, **size)
-                picture = test_picture((images, colours, height, width), self._device)
+                picture = trial_picture((images, colours, height, width), self._device)
                 fault = find_fault(fused(picture), self._modules(picture))
         except Exception as error:  # compilers, drivers and libraries have many kinds; the modules remain
             fault = "too little memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
@@ -72,7 +72,7 @@ class FusedRuntime:
         logger.warning("fused_kernels_dropped shape=%s reason=%s", tuple(x.shape), fault.strip()[:300])
 
 
-def test_picture(shape: tuple[int, int, int, int], device: torch.device) -> torch.Tensor:
+def trial_picture(shape: tuple[int, int, int, int], device: torch.device) -> torch.Tensor:
     """Returns waves of several lengths, edges, points and grain up to every border, different for each image.
 
     Float32 in [0, 1], always the same for a shape.
