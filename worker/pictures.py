@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from app.platform.errors import PermanentError
+from app.platform.media.components import TONE_MAPPING_FILTERS
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.rectangles import Area
 from worker.inference.colour import planes_to_rgb
@@ -26,7 +27,6 @@ JPEG_QUALITY = 2  # ffmpeg's qscale: the best
 STRIP_ROWS = 256
 # Pixels around a crop whose chroma samples its colours depend on.
 CHROMA_MARGIN = 2
-FILTER_LIST_LIMIT_BYTES = 1024 * 1024
 # HDR reference white in cd/m2 (ITU-R BT.2408), and the peak of highlights relative to it.
 REFERENCE_WHITE = 203
 HIGHLIGHTS = 5
@@ -82,11 +82,7 @@ def is_hdr(tags: OutputTags) -> bool:
 
 def require_tone_mapping(runner: FfmpegRunner) -> None:
     """Raises PermanentError if this ffmpeg cannot tone-map HDR to SDR."""
-    listed = runner.run(
-        ["-filters"], purpose="looking for filters", stdout_limit_bytes=FILTER_LIST_LIMIT_BYTES
-    )
-    names = {words[1] for line in listed.stdout.decode().splitlines() if len(words := line.split()) > 1}
-    if not {"zscale", "tonemap"} <= names:
+    if not runner.components("filters").issuperset(TONE_MAPPING_FILTERS):
         raise PermanentError(NO_TONE_MAPPING)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from app.platform.errors import FfmpegError
 from app.platform.media.codecs import CODECS
 from app.platform.media.containers import VideoCodec
-from app.platform.media.ffmpeg import LIST_BYTES, FfmpegRunner
+from app.platform.media.ffmpeg import FfmpegRunner
 
 UNKNOWN = "unknown"
 NO_DRIVER = "none"
@@ -23,24 +23,17 @@ def software_versions(runner: FfmpegRunner) -> Mapping[str, str]:
 def lacked_codecs(runner: FfmpegRunner) -> list[VideoCodec]:
     """The codecs of renders for which ffmpeg has no encoder; none if it does not tell."""
     try:
-        told = runner.run(["-encoders"], purpose="telling its encoders", stdout_limit_bytes=LIST_BYTES)
+        encoders = runner.components("encoders")
     except FfmpegError:
         return []
-    encoders = {
-        words[1]
-        for line in told.stdout.decode(errors="replace").splitlines()
-        if len(words := line.split()) > 1
-    }
     return [codec for codec, its in CODECS.items() if its.encoder not in encoders]
 
 
 def _ffmpeg(runner: FfmpegRunner) -> str:
     try:
-        told = runner.run(["-version"], purpose="telling its version", stdout_limit_bytes=LIST_BYTES)
+        return runner.version() or UNKNOWN
     except FfmpegError:
         return UNKNOWN
-    words = told.stdout.split(maxsplit=3)
-    return words[2].decode(errors="replace") if len(words) > 2 else UNKNOWN
 
 
 def _driver() -> str:

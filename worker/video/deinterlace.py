@@ -24,7 +24,6 @@ Parity: TypeAlias = Literal["auto", "tff", "bff"]
 
 # The better first.
 FILTERS: tuple[DeinterlacingFilter, ...] = ("bwdif", "yadif")
-FILTER_LIST_LIMIT_BYTES = 1024 * 1024
 # The filters refuse planes of fewer than three or four lines, depending on version; chroma planes are smaller.
 MIN_SIDE = 16
 # Frames decoded before the wanted one: the filters treat the first frame that they get differently. Two filters that
@@ -174,10 +173,7 @@ def _may_change(info: MediaInfo) -> bool:
 
 
 def _find_filter(runner: FfmpegRunner, *, for_film: bool) -> DeinterlacingFilter:
-    listed = runner.run(
-        ["-filters"], purpose="looking for filters", stdout_limit_bytes=FILTER_LIST_LIMIT_BYTES
-    )
-    names = {words[1] for line in listed.stdout.decode().splitlines() if len(words := line.split()) > 1}
+    names = runner.components("filters")
     if for_film and not names.issuperset((MATCHING_FILTER, COMBED_FILTER)):
         raise ConfigurationError(
             "This ffmpeg lacks filters that put the frames of a telecined film together "

@@ -43,7 +43,6 @@ FIRST_TRANSPARENT = (
 )
 # For one frame's line after the lines about the stream.
 LIMIT_BYTES = 4096
-DECODER_LIST_LIMIT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +90,9 @@ def _of_layer(runner: FfmpegRunner, video: VideoStream, *, is_held: bool) -> Tra
     decoder, pix_fmt = LAYER_DECODERS.get(video.codec), LAYER_PIX_FMTS.get(video.pix_fmt)
     if not is_held or decoder is None or pix_fmt is None:
         return Transparency(video=video, warning=ALPHA_WARNING)
-    if not _has_decoder(runner, decoder):
+    if decoder not in runner.components("decoders"):
         return Transparency(video=video, warning=LAYER_WARNING)
     return Transparency(video=replace(video, pix_fmt=pix_fmt), is_kept=True, decoder=decoder)
-
-
-def _has_decoder(runner: FfmpegRunner, name: str) -> bool:
-    listed = runner.run(
-        ["-decoders"], purpose="looking for decoders", stdout_limit_bytes=DECODER_LIST_LIMIT_BYTES
-    )
-    return any(words[1:2] == [name] for words in map(str.split, listed.stdout.decode().splitlines()))
 
 
 def is_transparent(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from worker.video.similarity_metrics import Plane  # which imports OpenCV
 
 FILTER = "libvmaf"
-LISTING_LIMIT_BYTES = 1024 * 1024
+LOG_LIMIT_BYTES = 1024 * 1024
 PURPOSE = "measuring VMAF"
 # Built into libvmaf: for 1080p, seen from three times its height, and for 4K, seen from one and a half.
 MODELS = ("vmaf_v0.6.1", "vmaf_4k_v0.6.1")
@@ -40,10 +40,7 @@ log = structlog.get_logger(__name__)
 
 def can_measure_vmaf(runner: FfmpegRunner, *, width: int, height: int) -> bool:
     """Whether ffmpeg has VMAF and pictures of that size are large enough for it. Raises FfmpegError."""
-    if min(width, height) < LEAST_VMAF_SIDE:
-        return False
-    listing = runner.run(["-filters"], purpose="listing its filters", stdout_limit_bytes=LISTING_LIMIT_BYTES)
-    return any(FILTER in line.split()[:2] for line in listing.stdout.decode(errors="replace").splitlines())
+    return min(width, height) >= LEAST_VMAF_SIDE and FILTER in runner.components("filters")
 
 
 def measures_vmaf(runner: FfmpegRunner) -> bool:
@@ -111,7 +108,7 @@ def _compared(result: Stream, reference: Stream, *, model: str) -> Stream:
 
 def _answer(runner: FfmpegRunner, compared: Stream, *, cancelled: Callable[[], bool] | None) -> bytes:
     return runner.run(
-        compared, purpose=PURPOSE, stdout_limit_bytes=LISTING_LIMIT_BYTES, cancelled=cancelled
+        compared, purpose=PURPOSE, stdout_limit_bytes=LOG_LIMIT_BYTES, cancelled=cancelled
     ).stdout
 
 

@@ -17,7 +17,6 @@ from app.platform.media.whitelists import VIDEO_DECODERS
 from app.platform.settings import Settings
 
 FULL = "install a full ffmpeg (Debian, Ubuntu: apt install ffmpeg)"
-LIST_BYTES = 1024 * 1024
 # The codecs of the server's own segments and of nearly all uploads.
 REQUIRED_CODECS = frozenset({"h264", "hevc"})
 # A static build takes half as much, with its launcher; one of 200 libraries twice as much.
@@ -102,13 +101,11 @@ def _check_memory(settings: Settings) -> Finding:
 
 def _check_ffmpeg(runner: FfmpegRunner, programs: Programs) -> Finding:
     try:
-        answer = runner.run(["-version"], purpose="telling its version", stdout_limit_bytes=LIST_BYTES).stdout
+        version = runner.version() or "unknown version"
     except FfmpegError as error:
         return Finding.missing(
             "ffmpeg", _reason(error), fix=f"see why {programs.ffmpeg} does not run, or {FULL}"
         )
-    words = answer.decode(errors="replace").split()
-    version = words[2] if len(words) > 2 else "unknown version"
     return Finding.ok("ffmpeg", f"{programs.ffmpeg}, {version}")
 
 
@@ -165,7 +162,7 @@ def _check_decoding(runner: FfmpegRunner, paths: list[Path], scratch: Path) -> F
 def _check_decoders(runner: FfmpegRunner) -> Finding:
     """The accepted codecs that this build can decode, by its own list."""
     try:
-        listed = _listed(runner, "decoders")
+        listed = runner.components("decoders")
     except FfmpegError as error:
         return Finding.missing("decoders", _reason(error), fix=FULL)
     lacking = [codec for codec, decoders in VIDEO_DECODERS.items() if listed.isdisjoint(decoders)]
@@ -180,7 +177,7 @@ def _check_filters(runner: FfmpegRunner) -> Finding:
     """The filters and muxers that commands use, by the program's own lists."""
     subject = "filters and muxers"
     try:
-        filters, muxers = _listed(runner, "filters"), _listed(runner, "muxers")
+        filters, muxers = runner.components("filters"), runner.components("muxers")
     except FfmpegError as error:
         return Finding.missing(subject, _reason(error), fix=FULL)
     lacking = [name for name in FILTERS if name not in filters] + [
@@ -196,20 +193,13 @@ def _check_filters(runner: FfmpegRunner) -> Finding:
 def _check_vmaf(runner: FfmpegRunner) -> Finding:
     subject = "VMAF"
     try:
-        is_there = "libvmaf" in _listed(runner, "filters")
+        is_there = "libvmaf" in runner.components("filters")
     except FfmpegError as error:
         return Finding.missing(subject, _reason(error), fix=FULL)
     if is_there:
         return Finding.ok(subject, "measured: `output_quality` may be a target, such as vmaf=95")
     fix = "nothing, unless such renders are wanted here: docs/operating.md names an ffmpeg that has libvmaf"
     return Finding.absent(subject, "`output_quality` cannot be a target, such as vmaf=95", fix=fix)
-
-
-def _listed(runner: FfmpegRunner, kind: str) -> set[str]:
-    """The names in ffmpeg's list of that kind. Raises FfmpegError."""
-    listing = runner.run([f"-{kind}"], purpose=f"listing its {kind}", stdout_limit_bytes=LIST_BYTES)
-    lines = (line.split() for line in listing.stdout.decode(errors="replace").splitlines())
-    return {name for words in lines if len(words) > 1 for name in words[1].split(",")}
 
 
 def _reason(error: FfmpegError) -> str:

@@ -219,6 +219,20 @@ class FfmpegRunner:
             limits = replace(limits, stall_seconds=math.inf)
         return self._start(command, purpose=purpose, limits=limits, stdin=stdin, stdout=stdout)
 
+    def version(self) -> str | None:
+        """ffmpeg's version; None if it does not tell. Raises FfmpegError."""
+        words = self._told("-version", purpose="telling its version").split(maxsplit=3)
+        return words[2] if len(words) > 2 else None
+
+    def components(self, kind: Literal["decoders", "encoders", "filters", "muxers"]) -> frozenset[str]:
+        """The names in ffmpeg's own list of that kind. Raises FfmpegError."""
+        listed = map(str.split, self._told(f"-{kind}", purpose=f"listing its {kind}").splitlines())
+        return frozenset(name for words in listed if len(words) > 1 for name in words[1].split(","))
+
+    def _told(self, question: str, *, purpose: str) -> str:
+        answer = self.run([question], purpose=purpose, stdout_limit_bytes=LIST_BYTES)
+        return answer.stdout.decode(errors="replace")
+
     def probe(self, path: Path, *ffprobe_args: str) -> dict[str, Any]:
         """ffprobe's JSON answer to `-show_...` arguments about a user's file. Raises as `run` does."""
         return self.probe_with_stderr(path, *ffprobe_args)[0]
