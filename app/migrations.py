@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -236,18 +236,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="regen-migrations-") as directory:
         given = getattr(options, "database_url", None)
-        database = Database(given or f"sqlite:///{directory}/check.db")
-        try:
-            if position(database) is Position.EMPTY:
-                upgrade(database)
-            if options.command == "revision":
-                _write_revision(database, options.message)
-                return 0
-            differences = drift(database)
-        except CommandError as error:
-            differences = [str(error)]
-        finally:
-            database.close()
+        with closing(Database(given or f"sqlite:///{directory}/check.db")) as database:
+            try:
+                if position(database) is Position.EMPTY:
+                    upgrade(database)
+                if options.command == "revision":
+                    _write_revision(database, options.message)
+                    return 0
+                differences = drift(database)
+            except CommandError as error:
+                differences = [str(error)]
     for difference in differences:
         sys.stderr.write(f"{difference}\n")
     return 1 if differences else 0

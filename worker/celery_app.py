@@ -29,7 +29,6 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.progress import Progress, current_progress, reporting_to
 from app.platform.queue import OLD_QUEUE, WORK_TASK, check_broker, make_celery, queue_name
-from app.platform.secrets import Secrets
 from app.platform.settings import Settings
 from app.platform.storage import open_storage
 from app.platform.tracing import start_tracing, stop_tracing
@@ -123,8 +122,7 @@ class CeleryWorker:
         self._database = Database.from_settings(settings)
         migrations.upgrade_existing(self._database)
         # A worker signs no URLs: on S3 it may know no secret at all.
-        secrets = Secrets.load(settings) if settings.storage == "local" else None
-        storage = open_storage(settings, secrets)
+        storage = open_storage(settings)
         ledger = WorkLedger(
             database=self._database,
             worker=name,

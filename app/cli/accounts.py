@@ -85,7 +85,6 @@ def delete_user(
     settings = load_settings(data_dir)
     from app.accounts import service as account_service
     from app.administration.service import delete_user as delete
-    from app.platform.secrets import Secrets
     from app.platform.storage import open_storage
 
     with open_database(settings) as database:
@@ -93,8 +92,7 @@ def delete_user(
             user_id = account_service.get_user_by_name(session, name=name).id
         if not yes:
             typer.confirm(f"Delete the user {name!r} with everything that is stored for it?", abort=True)
-        storage = open_storage(settings, Secrets.load(settings) if settings.storage == "local" else None)
-        delete(database, storage, user_id=user_id)
+        delete(database, open_storage(settings), user_id=user_id)
     typer.echo(f"Deleted the user {name!r} and all that was stored for it.")
 
 

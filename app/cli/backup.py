@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,14 +71,9 @@ def restore(
     secret = _secret_file(settings)
     # Not the secret, which this would make.
     is_local = settings.storage == "local"
-    storage = (
-        LocalStorage(root=settings.storage_dir, url_key=b"") if is_local else open_storage(settings, None)
-    )
-    database = Database.from_settings(settings)
-    try:
+    storage = LocalStorage(root=settings.storage_dir, url_key=b"") if is_local else open_storage(settings)
+    with closing(Database.from_settings(settings)) as database:
         report = restore_backup(file, database, storage, secret=secret, scratch=settings.root)
-    finally:
-        database.close()
     typer.echo(f"Restored: {_describe(report)}.")
 
 

@@ -36,14 +36,10 @@ def cleanup(
     settings = load_settings(data_dir)
     from app.cleanup.orphans import find_orphans, remove_orphans
     from app.cleanup.service import CleanUp, RetentionRules
-    from app.platform.secrets import Secrets
     from app.platform.storage import open_storage, open_storage_to_look
 
     with open_database(settings, read_only=dry_run) as database:
-        if dry_run:
-            storage = open_storage_to_look(settings)
-        else:
-            storage = open_storage(settings, Secrets.load(settings) if settings.storage == "local" else None)
+        storage = (open_storage_to_look if dry_run else open_storage)(settings)
         clean_up = CleanUp(database=database, storage=storage, rules=RetentionRules.from_settings(settings))
         removed = clean_up.preview() if dry_run else clean_up.run()
         orphans = find_orphans(database, storage)

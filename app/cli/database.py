@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +25,9 @@ def upgrade(data_dir: DataDirectory = None) -> None:
     from app import migrations
     from app.platform.database import Database
 
-    database = Database.from_settings(settings)
-    try:
+    with closing(Database.from_settings(settings)) as database:
         migrations.upgrade(database)
         typer.echo(migrations.describe(database))
-    finally:
-        database.close()
 
 
 @db.command("status")
@@ -43,14 +40,10 @@ def status(data_dir: DataDirectory = None) -> None:
     if (missing := missing_database(settings)) is not None:
         typer.echo(missing)
         raise typer.Exit(EXIT_FAILURE)
-    database = Database.from_settings(settings, read_only=True)
-    try:
+    with closing(Database.from_settings(settings, read_only=True)) as database:
         typer.echo(migrations.describe(database))
-        is_usable = migrations.position(database).is_usable
-    finally:
-        database.close()
-    if not is_usable:
-        raise typer.Exit(EXIT_FAILURE)
+        if not migrations.position(database).is_usable:
+            raise typer.Exit(EXIT_FAILURE)
 
 
 def missing_database(settings: Settings) -> str | None:
@@ -84,12 +77,9 @@ def open_database(settings: Settings, *, read_only: bool = False) -> Iterator[Da
     from app.platform.database import Database
 
     require_database(settings)
-    database = Database.from_settings(settings, read_only=read_only)
-    try:
+    with closing(Database.from_settings(settings, read_only=read_only)) as database:
         migrations.require_usable(database)
         yield database
-    finally:
-        database.close()
 
 
 @contextmanager
@@ -103,10 +93,7 @@ def open_or_make_database(settings: Settings, data_dir: Path | None) -> Iterator
 
     is_meant = settings.database_url is None and (data_dir is None or settings.root.is_dir())
     if is_meant and missing_database(settings) is not None:
-        database = Database.from_settings(settings)
-        try:
+        with closing(Database.from_settings(settings)) as database:
             migrations.upgrade(database)
-        finally:
-            database.close()
     with open_database(settings) as database:
         yield database

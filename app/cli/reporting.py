@@ -148,10 +148,13 @@ def start_logging(settings: Settings) -> None:
         log.warning("setting_unknown", name=name, nearest=nearest)
 
 
+def missing_worker_packages() -> list[str]:
+    return [name for name in WORKER_PACKAGES if importlib.util.find_spec(name) is None]
+
+
 def require_worker_packages() -> None:
     """Raises ConfigurationError when the worker's packages are not installed."""
-    missing = [name for name in WORKER_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := missing_worker_packages():
         raise ConfigurationError(
             f"The worker's packages are not installed here ({' and '.join(missing)} missing). "
             "Install the worker: pip install 'regen-server[worker]'"

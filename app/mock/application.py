@@ -1,6 +1,6 @@
 """The mock as an ASGI application: the server's own, opened with other parts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from ipaddress import ip_network
@@ -121,10 +121,7 @@ EXPIRED_SECONDS = -1
 
 
 class MockStorage(LocalStorage):
-    """See Storage. `clock` gives seconds since the epoch."""
-
-    def __init__(self, *, root: Path, url_key: bytes, clock: Callable[[], float]) -> None:
-        super().__init__(root=root, url_key=url_key, clock=clock)
+    """See Storage. A fault may let its URLs have expired from the start."""
 
     def signed_url(self, key: str, *, base_url: str, file_name: str, lifetime_seconds: int) -> str:
         return super().signed_url(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
-from app.mock.fault_rules import WEBHOOK, FaultAction, FaultRule, RenderFault
+from app.mock.fault_rules import FaultAction, FaultRule, RenderFault
 
 # Whether URLs signed now have already expired.
 urls_expire: ContextVar[bool] = ContextVar("mock_urls_expire", default=False)
@@ -64,16 +64,12 @@ class ActiveFaults:
             return [replace(rule) for rule in self._rules]
 
     def next_of(self, method: str, path: str) -> FaultAction | None:
-        """The action for this request; None to let it pass."""
+        """The action for this request, or for the delivery WEBHOOK of an event; None to let it pass."""
         with self._lock:
             for counted in self._rules:
                 if counted.rule.matches(method, path) and counted.applies_to_next():
                     return counted.rule.action
         return None
-
-    def next_of_webhook(self, event: str) -> FaultAction | None:
-        """The action for this delivery of a webhook."""
-        return self.next_of(WEBHOOK, event)
 
     def add_render_fault(self, request_id: str, fault: RenderFault) -> None:
         """Gives the fault to the render that this request creates, if it creates one."""

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from app.http.resources import Resources
+from app.mock.fault_rules import WEBHOOK
 from app.mock.faults import ActiveFaults
 from app.mock.recorder import Entry, Log
 from app.platform.errors import OutboundError
@@ -62,7 +63,7 @@ class _FaultySender:
         self._changed = threading.Condition()
 
     def __call__(self, event: OutgoingEvent) -> Reply:
-        action = self._faults.next_of_webhook(json.loads(event.body)["type"])
+        action = self._faults.next_of(WEBHOOK, json.loads(event.body)["type"])
         if action is None:
             return self._send(event)
         fault = action.model_dump(exclude_defaults=True)

@@ -1,10 +1,9 @@
 """Checks for upscaling: torch, its devices, the compiled CPU kernels, and the engines' weights."""
 
-import importlib.util
 from collections.abc import Iterator
 
 from app.cli.doctor.findings import Finding
-from app.cli.reporting import WORKER_PACKAGES
+from app.cli.reporting import missing_worker_packages
 from app.platform.settings import Settings
 from models.added import added_engines
 from models.catalog import ENGINES, AddedWeights
@@ -12,7 +11,7 @@ from models.catalog import ENGINES, AddedWeights
 
 def check_devices() -> Iterator[Finding]:
     """The devices that torch can use."""
-    if missing := _missing_packages():
+    if missing := missing_worker_packages():
         found = f"{' and '.join(missing)} not installed: this machine can serve the API, not upscale"
         yield Finding.absent("torch", found, fix="pip install 'regen-server[worker]'")
         return
@@ -48,7 +47,7 @@ def check_devices() -> Iterator[Finding]:
 
 def check_weights(settings: Settings) -> Iterator[Finding]:
     """Each engine's weights exist and are the expected ones."""
-    can_verify = not _missing_packages()
+    can_verify = not missing_worker_packages()
     for engine in (*ENGINES.values(), *added_engines(settings.weights_dir).values()):
         subject = f"weights of {engine.id}"
         path = settings.weights_dir / f"{engine.id}.safetensors"
@@ -93,7 +92,3 @@ def _check_precision(settings: Settings) -> Iterator[Finding]:
         return
     for measured in measurements(device, (settings.weights_dir, settings.data_dir)):
         yield Finding.ok(f"precision of {measured.engine_id} on {device}", str(measured))
-
-
-def _missing_packages() -> list[str]:
-    return [name for name in WORKER_PACKAGES if importlib.util.find_spec(name) is None]

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,16 +34,13 @@ def check_database(settings: Settings) -> Iterator[Finding]:
             fix = "if this is the right directory: regen serve makes it; if not, give --data-dir"
             yield Finding.absent(subject, f"there is none at {shown} yet", fix=fix)
             return
-        database = Database.from_settings(settings, read_only=True)
-        try:
+        with closing(Database.from_settings(settings, read_only=True)) as database:
             if not migrations.position(database).is_usable:
                 fix = "regen db upgrade, or start regen serve, which does it"
                 yield Finding.missing(subject, f"{shown}: migrations are missing", fix=fix)
                 return
             yield Finding.ok(subject, f"{shown}: reachable, every migration applied")
             yield _check_workers(database, lease_seconds=settings.lease_seconds)
-        finally:
-            database.close()
     except (RegenError, SQLAlchemyError, ImportError, OSError) as error:
         own = f"let this user read {settings.root}, or restore the database from a backup"
         fix = (

@@ -6,14 +6,15 @@ from app.platform.storage.contract import Storage
 from app.platform.storage.local import LocalStorage
 
 
-def open_storage(settings: Settings, secrets: Secrets | None) -> Storage:
-    """The configured storage, after a check that it works. Only local storage needs the secrets.
+def open_storage(settings: Settings, secrets: Secrets | None = None) -> Storage:
+    """The configured storage, after a check that it works. Only local storage needs the secrets: without them the
+    server's are loaded.
 
     Raises ConfigurationError for inconsistent settings, and StorageError with a sentence for the operator when the
     storage cannot be used.
     """
     if settings.storage == "local":
-        assert secrets is not None
+        secrets = secrets or Secrets.load(settings)
         return LocalStorage(root=settings.storage_dir, url_key=secrets.url_key)
     storage = _bucket(settings)
     storage.check()
