@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from app.http.fields import UNKNOWN_NAME, shown_name
 from app.http.read_retry import DATABASE_AWAY
+from app.platform.byte_sizes import MIB
 from app.platform.errors import (
     DatabaseUnavailable,
     FfmpegMissing,
@@ -97,12 +98,14 @@ _ERRORS: dict[int, tuple[str, str]] = {
     500: ("A defect of the server; its log says more.", UNEXPECTED),
     503: ("The server cannot take this just now.", "The database cannot be reached just now."),
 }
+# The largest body that is read into memory.
+SMALL_BODY_BYTES = 2 * MIB
 # Refusals of the framework and the middleware without a message of their own.
 _HTTP_ERRORS = {
     # JSON that cannot be read for a reason other than its syntax, such as its encoding.
     HTTPStatus.BAD_REQUEST: INVALID_JSON,
     HTTPStatus.REQUEST_TIMEOUT: _ERRORS[408][1],
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request's body is too large.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"The request's body is larger than {SMALL_BODY_BYTES // MIB} MiB.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is compressed: send it as it is, without `Content-Encoding`.",
 }
 

@@ -22,7 +22,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.errors import METHODS, error_response, stopping_response, unexpected_error_response
+from app.http.errors import (
+    METHODS,
+    SMALL_BODY_BYTES,
+    error_response,
+    stopping_response,
+    unexpected_error_response,
+)
 from app.http.uvicorn_protocol import SKIP_BODY
 
 log = structlog.get_logger(__name__)
@@ -34,8 +40,6 @@ LINGER_SECONDS = 10.0
 LINGER_IDLE_SECONDS = 3.0
 LINGER_BYTES = 64 * 1024**2
 
-# The largest body that is read into memory.
-SMALL_BODY_BYTES = 2 * 1024**2
 STREAMED = "body_is_streamed"
 # The content coding that is none.
 IDENTITY = "identity"

@@ -61,7 +61,7 @@ def parse_target_fps(value: str | float | int | Decimal) -> Fraction:
     if rate is None or not MIN_FPS <= rate <= MAX_FPS:
         has_comma = isinstance(value, str) and re.fullmatch(r"\s*[0-9]+,[0-9]+\s*", value)
         raise InvalidRequest(
-            f"target_fps must be a number from {MIN_FPS} to {MAX_FPS}, such as 24, 29.97 or 30000/1001"
+            f"`target_fps` must be a number from {MIN_FPS} to {MAX_FPS}, such as 24, 29.97 or 30000/1001"
             f"{received(value)}{' Decimals follow a point.' if has_comma else ''}"
         )
     return rate.limit_denominator(MAX_DENOMINATOR)

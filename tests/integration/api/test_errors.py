@@ -128,7 +128,7 @@ def test_a_body_that_nobody_streams_is_small(client, announced):
     large = client.post("/points/1", content=3 * part if announced else iter([part] * 3), headers=headers)
 
     assert (small.status_code, large.status_code) == (200, 413)
-    assert large.json() == {"errors": [{"message": "The request's body is too large."}]}
+    assert large.json() == {"errors": [{"message": "The request's body is larger than 2 MiB."}]}
 
 
 def test_the_database_is_away(client, database, logs):

@@ -233,7 +233,7 @@ def messages(response) -> list[str]:
     return [error["message"] for error in body["errors"]]
 
 
-RATE = "target_fps must be a number from 1 to 120, such as 24, 29.97 or 30000/1001"
+RATE = "`target_fps` must be a number from 1 to 120, such as 24, 29.97 or 30000/1001"
 ENGINE = '`engine` must be "regen-4x-lite", "regen-4x" or "regen-4x-anime"'
 RETIME = '`retime` must be one of "nearest", "blend", "motion"'
 QUALITY = "`quality` must be true or false"
