@@ -3,7 +3,6 @@
 import resource
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from app.cli.doctor.findings import Finding, FindingState
@@ -45,14 +44,12 @@ def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
     yield _check_memory(settings)
     limits = RunLimits(wall_seconds=WALL_SECONDS, memory_bytes=MEMORY_BYTES, sandbox=settings.sandbox)
     runner = FfmpegRunner(programs=programs, limits=limits)
-    # A GPU's encoders use its device, and read no user's file.
-    unconfined = runner.under(replace(limits, sandbox=OFF))
     yield _check_ffmpeg(runner, programs)
     encoded: list[Path] = []
     for sample in SAMPLES:
         path = sample.path_in(scratch)
-        finding = _check_encoder(runner if sample.required else unconfined, sample, path)
-        if finding.state is FindingState.OK and sample.required:
+        finding = _check_encoder(runner, sample, path)
+        if finding.state is FindingState.OK:
             encoded.append(path)
         yield finding
     if encoded:
@@ -114,16 +111,8 @@ def _check_encoder(runner: FfmpegRunner, sample: Sample, path: Path) -> Finding:
     try:
         encode(runner, sample, path)
     except FfmpegError as error:
-        if sample.required:
-            fix = f"put an ffmpeg built with {sample.encoder}, such as Debian's, on PATH or in REGEN_FFMPEG"
-            return Finding.missing(subject, _reason(error), fix=fix)
-        found = "does not encode here; the server encodes in software instead"
-        return Finding.absent(
-            subject,
-            found,
-            fix="nothing, unless this machine has an NVIDIA GPU with NVENC: "
-            f"then install its driver, and an ffmpeg with {sample.encoder}",
-        )
+        fix = f"put an ffmpeg built with {sample.encoder}, such as Debian's, on PATH or in REGEN_FFMPEG"
+        return Finding.missing(subject, _reason(error), fix=fix)
     return Finding.ok(subject, "encodes")
 
 
