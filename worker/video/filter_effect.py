@@ -32,7 +32,8 @@ LATER_TIME, LATER_STEP = Fraction(6), Fraction(4)
 MOST_WAITING = 2
 
 
-@dataclass(frozen=True, kw_only=True)
+# Stored in this order.
+@dataclass(frozen=True)
 class FilteredPair:
     """Two consecutive frames before the filter and after it.
 
@@ -52,14 +53,7 @@ class FilteredPair:
 
     @classmethod
     def from_json(cls, figures: Sequence[Any]) -> Self:
-        before, after, sharp_before, sharp_after, distance = figures
-        return cls(
-            error_before=before,
-            error_after=after,
-            sharpness_before=sharp_before,
-            sharpness_after=sharp_after,
-            distance=distance,
-        )
+        return cls(*figures)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,7 +125,7 @@ def read_frame(
     """
 
     def read(bounded: FfmpegRunner) -> Frame:
-        reading = _Reading(bounded, video, cancelled=cancelled, stall_seconds=stall_seconds)
+        reading = _Reading(bounded, video, cancelled, stall_seconds)
         return _read_frame(video, reading, at_seconds)
 
     return _within_time(runner, read)
@@ -153,7 +153,7 @@ def read_frames_around(
     wanted = times[start : place + radius + 1]
 
     def decode(runner: FfmpegRunner) -> list[Frame]:
-        read = _Reading(runner, video, cancelled=cancelled, stall_seconds=stall_seconds)
+        read = _Reading(runner, video, cancelled, stall_seconds)
         first, end, count = wanted[0], wanted[-1] + 1, len(wanted)
         found = read.sought(first, end=end, count=count)
         return read.last(None, first=first, end=end, count=count + 1) if found is None else found
@@ -203,45 +203,38 @@ def _seek_points(video: IndexedVideo, wanted: int) -> list[int]:
     return [keyframes[index][0 if video.seeks_by_pts else 1] for index in found]
 
 
+@dataclass(frozen=True)
 class _Reading:
     """Decodes frames of a video."""
 
-    def __init__(
-        self,
-        runner: FfmpegRunner,
-        video: IndexedVideo,
-        *,
-        cancelled: Callable[[], bool],
-        stall_seconds: float,
-    ) -> None:
-        self._runner = runner
-        self._video = video
-        self._cancelled = cancelled
-        self._stall_seconds = stall_seconds
+    runner: FfmpegRunner
+    video: IndexedVideo
+    cancelled: Callable[[], bool]
+    stall_seconds: float
 
     def sought(self, first: int, *, end: int, count: int) -> list[Frame] | None:
         """The `count` frames with a timestamp in [first, end), decoded from a keyframe on; None if none gives them."""
         before: list[Frame] = []
-        for seek in _seek_points(self._video, first):
+        for seek in _seek_points(self.video, first):
             frames = self.last(seek, first=first, end=end, count=count + 1)
             if len(frames) != count:
                 before = []
                 continue
             # Seeking by decoding time is inexact in some formats: frames count only if two seek points yield the same.
-            if self._video.seeks_by_pts or (before and all(map(np.array_equal, frames, before))):
+            if self.video.seeks_by_pts or (before and all(map(np.array_equal, frames, before))):
                 return frames
             before = frames
         return None
 
     def last(self, seek: int | None, *, first: int | None, end: int, count: int) -> list[Frame]:
         """The last `count` frames with a timestamp in [first, end), decoded from `seek` on; fewer if there are."""
-        video = self._video
+        video = self.video
         latest: deque[Frame] = deque(maxlen=count)
         spare = np.empty(video.colour.source.frame_bytes, np.uint8)
-        stream = _decoding_stream(self._runner, video, seek=seek, first=first, end=end)
+        stream = _decoding_stream(self.runner, video, seek=seek, first=first, end=end)
         with (
-            Watchdog(cancelled=self._cancelled, stall_seconds=self._stall_seconds) as watchdog,
-            self._runner.start(stream, purpose="reading the video", stdin=False, stdout=True) as process,
+            Watchdog(cancelled=self.cancelled, stall_seconds=self.stall_seconds) as watchdog,
+            self.runner.start(stream, purpose="reading the video", stdin=False, stdout=True) as process,
         ):
             watchdog.own(process)
             try:

@@ -260,8 +260,7 @@ class SegmentPlan:
 
 _RENDER_PLAN = TypeAdapter(RenderPlan)
 # What is not known before the whole video is read, and changes no segment that is planned by then, and how long these
-# are. Frames that are
-# found otherwise (`seekable`) or deinterlaced are compared with the segment's checksums.
+# are. Frames that are found otherwise (`seekable`) or deinterlaced are compared with the segment's checksums.
 _OF_THE_WHOLE = {
     "total_ticks",
     "frame_count",

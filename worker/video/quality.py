@@ -199,39 +199,27 @@ def sampled_frames(count: int) -> list[int]:
     return sorted({start + offset for start in starts for offset in range(RUN_FRAMES)})
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Comparison:
     """Decodes both videos of one render side by side."""
 
-    def __init__(
-        self,
-        *,
-        runner: FfmpegRunner,
-        source: Path,
-        output: Path,
-        render: RenderPlan,
-        watchdog: Watchdog,
-        similarity: SimilarityMeter,
-        warping: WarpingMeter,
-        vmaf: VmafMeter | None,
-    ) -> None:
-        self._runner = runner
-        self._output_runner = runner_for_output(runner, render.target)
-        self._source = source
-        self._output = output
-        self._render = render
-        self._watchdog = watchdog
-        self._similarity = similarity
-        self._warping = warping
-        self._vmaf = vmaf
+    runner: FfmpegRunner
+    source: Path
+    output: Path
+    render: RenderPlan
+    watchdog: Watchdog
+    similarity: SimilarityMeter
+    warping: WarpingMeter
+    vmaf: VmafMeter | None
 
     def run(self, segment: SegmentPlan, wanted: Sequence[int], *, first_number: int) -> None:
         """Compare the `wanted` output frames of the segment, whose first has the number `first_number` in the video."""
         left = list(wanted)
         try:
-            self._attempt(segment, left, decode_points(self._render, segment)[0], True, first_number)
+            self._attempt(segment, left, decode_points(self.render, segment)[0], True, first_number)
         except WrongFrame:
             point = find_decode_point(
-                self._runner, self._source, render=self._render, segment=segment, watchdog=self._watchdog
+                self.runner, self.source, render=self.render, segment=segment, watchdog=self.watchdog
             )
             log.info("decode_point_found", index=segment.index, point=str(point))
             # The frames compared so far were verified.
@@ -241,12 +229,13 @@ class _Comparison:
         self, segment: SegmentPlan, left: list[int], point: DecodePoint, verify: bool, first_number: int
     ) -> None:
         """Compare the frames in `left`, removing each from it."""
-        runner, render, watchdog = self._runner, self._render, self._watchdog
-        source_stream = decoding_stream(runner, self._source, render=render, segment=segment, point=point)
-        output_stream = _output_stream(self._output_runner, self._output, render, segment, left)
+        runner, render, watchdog = self.runner, self.render, self.watchdog
+        output_runner = runner_for_output(runner, render.target)
+        source_stream = decoding_stream(runner, self.source, render=render, segment=segment, point=point)
+        output_stream = _output_stream(output_runner, self.output, render, segment, left)
         with (
             runner.start(source_stream, purpose=PURPOSE, stdin=False, stdout=True) as decoder,
-            self._output_runner.start(output_stream, purpose=PURPOSE, stdin=False, stdout=True) as reader,
+            output_runner.start(output_stream, purpose=PURPOSE, stdin=False, stdout=True) as reader,
         ):
             source = _ReferenceFrames(
                 FrameReader(watchdog.own(decoder), segment, verify=verify), render, segment
@@ -257,10 +246,10 @@ class _Comparison:
                 watchdog.progress()
                 result, large = _read_reduced(reader, render)
                 watchdog.progress()
-                self._similarity.add(reference, result)
-                self._warping.add(first_number + left[0], reference, large)
-                if self._vmaf is not None:
-                    self._vmaf.add(reference, result)
+                self.similarity.add(reference, result)
+                self.warping.add(first_number + left[0], reference, large)
+                if self.vmaf is not None:
+                    self.vmaf.add(reference, result)
                 watchdog.progress()
                 left.pop(0)
 
