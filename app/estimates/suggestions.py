@@ -3,7 +3,6 @@
 A file's frames are looked at once, for its first estimate; the figures are stored with it.
 """
 
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -18,9 +17,9 @@ from app.files import queries as file_queries
 from app.files.service import find_file
 from app.files.tables import File
 from app.http.access import CurrentUser
-from app.http.multipart import SPOOL_PREFIX
 from app.http.resources import Resources
 from app.http.shared_slots import ClientConnection
+from app.http.spool_space import new_spool_path
 from app.platform.byte_sizes import MIB
 from app.platform.errors import FfmpegError, FfmpegMissing, FfmpegTimeout, RegenError
 from app.platform.media.ffmpeg import FfmpegRunner
@@ -137,7 +136,7 @@ def _measure(
 
 
 def _measure_stored(file: File, resources: Resources, runner: FfmpegRunner) -> PictureStatistics:
-    path = resources.settings.spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
+    path = new_spool_path(resources.settings.spool_dir)
     part = Fraction(1)
     try:
         if resources.storage.links_files:

@@ -1,7 +1,6 @@
 """The video of a request, received with it or fetched from a URL, and probed."""
 
 import hashlib
-import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,10 +16,10 @@ from anyio import to_thread
 from app.accounts.idempotency import IdempotentRequest
 from app.files.service import SpooledUpload, inspect_upload
 from app.http.access import CurrentUser
-from app.http.multipart import FILE_FIELD, SPOOL_PREFIX, ReceivedForm, file_too_large, room_on_disk
+from app.http.multipart import FILE_FIELD, ReceivedForm, file_too_large, room_on_disk
 from app.http.resources import Resources
 from app.http.shared_slots import ClientConnection
-from app.http.spool_space import Reservation, UploadRoom
+from app.http.spool_space import Reservation, UploadRoom, new_spool_path
 from app.platform.byte_sizes import MIB
 from app.platform.errors import InvalidRequest, OutboundError
 from app.platform.file_names import disposition_parameters, safe_name
@@ -83,23 +82,6 @@ async def inspect_video(
         return await connection.run(inspect, stop=runner.stop, threads=slots.threads)
 
 
-async def inspect_new_video(
-    upload: SpooledUpload,
-    *,
-    user: CurrentUser,
-    resources: Resources,
-    connection: ClientConnection,
-    idempotent: IdempotentRequest,
-) -> MediaInfo:
-    """As `inspect_video`, for a video that becomes a file: raises LimitExceeded, before it waits for a slot, if the
-    user's storage has no room for it."""
-    room = _room(user, resources, is_kept=True)
-    async with room.examined(upload.size_bytes, key=idempotent.key):
-        return await inspect_video(
-            upload, limits=user.allowance.media, user=user, resources=resources, connection=connection
-        )
-
-
 def _room(user: CurrentUser, resources: Resources, *, is_kept: bool) -> UploadRoom:
     return UploadRoom(
         requester=user, space=resources.spool_space, database=resources.database, is_kept=is_kept
@@ -125,7 +107,7 @@ async def accept_video(
         yield upload
         return
     assert file_url is not None
-    path = resources.settings.spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
+    path = new_spool_path(resources.settings.spool_dir)
     cancelled = threading.Event()
     upload_room = _room(user, resources, is_kept=is_kept)
     fetch = partial(
@@ -151,6 +133,29 @@ async def accept_video(
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(partial(path.unlink, missing_ok=True))
+
+
+@asynccontextmanager
+async def accept_new_video(
+    upload: SpooledUpload | None,
+    file_url: str | None,
+    *,
+    connection: ClientConnection,
+    user: CurrentUser,
+    resources: Resources,
+    idempotent: IdempotentRequest,
+) -> AsyncIterator[tuple[SpooledUpload, MediaInfo]]:
+    """The video of a request that makes a file of it, probed. Raises as `accept_video` and `inspect_video` do; before
+    it waits for a slot LimitExceeded if the user's storage has no room for it."""
+    async with accept_video(
+        upload, file_url, connection=connection, user=user, resources=resources, is_kept=True
+    ) as accepted:
+        room = _room(user, resources, is_kept=True)
+        async with room.examined(accepted.size_bytes, key=idempotent.key):
+            info = await inspect_video(
+                accepted, limits=user.allowance.media, user=user, resources=resources, connection=connection
+            )
+        yield accepted, info
 
 
 def _fetch(

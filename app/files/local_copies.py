@@ -1,6 +1,5 @@
 """Copies of stored files on this machine's disk, kept for a moment: what is asked of a file is soon asked again."""
 
-import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -8,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.http.multipart import SPOOL_PREFIX
-from app.http.spool_space import SpoolSpace
+from app.http.spool_space import SpoolSpace, new_spool_path
 from app.platform.byte_sizes import GIB
 from app.platform.errors import LimitExceeded
 from app.platform.storage.contract import Storage
@@ -51,7 +49,7 @@ class LocalCopies:
         if size_bytes > MOST_COPIED_BYTES and not self._storage.links_files:
             raise LimitExceeded(TOO_LARGE)
         with self._lock:
-            fresh = LocalCopy(path=self._space.directory / f"{SPOOL_PREFIX}{secrets.token_hex(16)}")
+            fresh = LocalCopy(path=new_spool_path(self._space.directory))
             copy = self._copies.setdefault(key, fresh)
             copy.users += 1
         try:

@@ -10,7 +10,7 @@ from fastapi import Query, Request, Response
 from app.accounts.idempotency import IdempotentRequest
 from app.files import queries as file_queries
 from app.files import service as file_service
-from app.files.accept_video import accept_video, inspect_new_video
+from app.files.accept_video import accept_new_video
 from app.files.moments import LONGEST_SECONDS, exact_moment, moment_faults
 from app.files.schemas import Contents, ContentsBody, FileBody, FileForm, FilesBody, UploadForm, VideoFile
 from app.files.stills import make_still, still_runner
@@ -68,13 +68,14 @@ async def _make_file(
     resources: Resources,
     idempotent: IdempotentRequest,
 ) -> File:
-    connection = ClientConnection(request=request)
-    async with accept_video(
-        asked.file, asked.file_url, connection=connection, user=user, resources=resources, is_kept=True
-    ) as upload:
-        info = await inspect_new_video(
-            upload, user=user, resources=resources, connection=connection, idempotent=idempotent
-        )
+    async with accept_new_video(
+        asked.file,
+        asked.file_url,
+        connection=ClientConnection(request=request),
+        user=user,
+        resources=resources,
+        idempotent=idempotent,
+    ) as (upload, info):
         create = partial(
             file_service.create_file,
             upload,

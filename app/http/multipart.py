@@ -8,7 +8,6 @@ and keeps short text fields. Its memory does not grow with the body.
 import errno
 import hashlib
 import re
-import secrets
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
 from app.files.service import SpooledUpload
-from app.http.spool_space import FORM_BYTES, no_room
+from app.http.spool_space import FORM_BYTES, new_spool_path, no_room
 from app.platform.byte_sizes import GIB, MIB
 from app.platform.errors import InvalidRequest, LimitExceeded
 from app.platform.file_names import UNNAMED, disposition_parameters, safe_name
@@ -29,7 +28,6 @@ from app.platform.secrets import ID_LENGTH, is_id
 FILE_FIELD = "file"
 MAX_PARTS = 64
 MAX_TEXT_BYTES = 4 * 1024
-SPOOL_PREFIX = "upload-"
 
 _PLAIN_ENCODINGS = frozenset({b"", b"binary", b"7bit", b"8bit"})
 _MALFORMED = "The body is not valid multipart/form-data."
@@ -274,7 +272,7 @@ class MultipartReceiver:
         self._file_name = safe_name(name) if name else UNNAMED
         if self._file is not None:
             return
-        self._path = self._spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
+        self._path = new_spool_path(self._spool_dir)
         self._file = self._path.open("xb", buffering=MIB)
         self._path.chmod(0o600)
 

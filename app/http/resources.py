@@ -15,11 +15,10 @@ from anyio import to_thread
 from app.engines.service import KnownEngines
 from app.estimates.forecasts import Forecast
 from app.files.local_copies import LocalCopies
-from app.http.multipart import SPOOL_PREFIX
 from app.http.neighbours import Neighbours
 from app.http.rate_limit import RateLimiter
 from app.http.shared_slots import SharedSlots
-from app.http.spool_space import SpoolSpace
+from app.http.spool_space import SPOOL_PREFIX, SpoolSpace
 from app.http.superseded_requests import LatestAlone
 from app.platform.broker import Broker, open_broker
 from app.platform.database import Database

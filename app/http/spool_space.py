@@ -25,6 +25,12 @@ RETRY_SECONDS = 60
 STEP_BYTES = 64 * MIB
 # The other content of a form, which no storage limit counts.
 FORM_BYTES = MIB
+SPOOL_PREFIX = "upload-"
+
+
+def new_spool_path(directory: Path) -> Path:
+    """The path of a new file, which is removed if a crash leaves it behind."""
+    return directory / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
 
 
 @dataclass(frozen=True, kw_only=True)

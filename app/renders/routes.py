@@ -16,7 +16,7 @@ from starlette import types as asgi
 from app.accounts.idempotency import AlreadyMade, IdempotentRequest
 from app.accounts.scopes import Scope
 from app.engines.service import stored_engine
-from app.files.accept_video import accept_video, inspect_new_video
+from app.files.accept_video import accept_new_video
 from app.http.access import Access, CurrentUser
 from app.http.dependencies import (
     AccessDependency,
@@ -97,11 +97,10 @@ async def upscale(
     """
     async with received_form(request, UpscaleForm, user=user, resources=resources) as form:
         asked = UpscaleForm.read(form, resources.settings, engines)
+        networks = resources.settings.outbound_allowed_networks
         if asked.webhook_url is not None:
-            networks = resources.settings.outbound_allowed_networks
             require_permitted(asked.webhook_url, allowed_networks=networks)
         if asked.destination is not None:
-            networks = resources.settings.outbound_allowed_networks
             require_permitted(asked.destination, allowed_networks=networks, field="destination")
         if asked.form.needs_able_worker:
             await to_thread.run_sync(resources.forecast.require_encoder, asked.form)
@@ -141,18 +140,14 @@ async def _make_render(
             idempotent=idempotent,
         )
         return await to_thread.run_sync(make)
-    connection = ClientConnection(request=request)
-    async with accept_video(
+    async with accept_new_video(
         asked.file,
         asked.file_url,
-        connection=connection,
+        connection=ClientConnection(request=request),
         user=user,
         resources=resources,
-        is_kept=True,
-    ) as upload:
-        info = await inspect_new_video(
-            upload, user=user, resources=resources, connection=connection, idempotent=idempotent
-        )
+        idempotent=idempotent,
+    ) as (upload, info):
         make = partial(
             render_service.render_upload,
             upload,

@@ -52,21 +52,41 @@ def create_render(
     TooManyRequests if it exceeds the requester's allowance.
     `request_id` and `warnings` are those of its request, `retry_of` is the failed render that it retries.
     """
-    begins_at = file.video_begins_at or Fraction(0)
-    source = options.source(file.video, begins_at=begins_at)
-    pictures = options.pictures(file.video, begins_at=begins_at)
-    options.check_output(pictures, requester.allowance.media)
-    return _add_render(
-        session,
+    source, output = _input_and_output(options, file.video, file.video_begins_at or Fraction(0), requester)
+    cost = cost_in_gigapixels(output, engine=options.engine)
+    check_render_quota(session, requester, cost=cost)
+    now = read_clock(session)
+    render = Render(
+        id=new_id(),
+        user_id=file.user_id,
         file=file,
-        source=source,
-        pictures=pictures,
-        options=options,
-        requester=requester,
+        status=RenderStatus.QUEUED,
+        created_at=now,
+        warnings=[*warnings],
+        cost=cost,
+        input=source,
+        output=output,
         request_id=request_id,
+        trace_parent=current_trace_parent(),
+        api_key_id=requester.key_id,
+        cancel_at=None if options.cancel_after is None else now + timedelta(seconds=options.cancel_after),
         retry_of=retry_of,
-        warnings=warnings,
+        **columns_of(options),
     )
+    session.add(render)
+    session.flush()
+    webhook_events.write_event(session, render_id=render.id, status=RenderStatus.QUEUED)
+    return render
+
+
+def _input_and_output(
+    options: RenderOptions, video: VideoProperties, begins_at: Fraction, requester: Requester
+) -> tuple[VideoProperties, VideoProperties]:
+    """What is rendered, and the expected output. Raises InvalidRequest and LimitExceeded as `create_render` does."""
+    source = options.source(video, begins_at=begins_at)
+    pictures = options.pictures(video, begins_at=begins_at)
+    options.check_output(pictures, requester.allowance.media)
+    return source, options.output(pictures)
 
 
 def render_file(
@@ -110,18 +130,15 @@ def render_upload(
     Raises AlreadyMade, StorageError, InvalidRequest and LimitExceeded, usually before anything is stored, and
     TooManyRequests.
     """
-    source = options.source(info.video, begins_at=info.video_begins_at)
-    pictures = options.pictures(info.video, begins_at=info.video_begins_at)
-    options.check_output(pictures, requester.allowance.media)
+    # Refused before anything is stored.
+    _input_and_output(options, info.video, info.video_begins_at, requester)
     with stored_upload(upload, info=info, requester=requester, storage=storage, database=database) as (
         session,
         file,
     ):
-        render = _add_render(
+        render = create_render(
             session,
             file=file,
-            source=source,
-            pictures=pictures,
             options=options,
             requester=requester,
             request_id=request_id,
@@ -138,46 +155,6 @@ def find_made_render(database: Database, idempotent: IdempotentRequest) -> Rende
         if made_id is None:
             return None
         return get_render(session, render_id=made_id, user_id=idempotent.user_id)
-
-
-def _add_render(
-    session: Session,
-    *,
-    file: File,
-    source: VideoProperties,
-    pictures: VideoProperties,
-    options: RenderOptions,
-    requester: Requester,
-    request_id: str | None,
-    retry_of: str | None = None,
-    warnings: Sequence[str],
-) -> Render:
-    engine = options.engine
-    output = options.output(pictures)
-    cost = cost_in_gigapixels(output, engine=engine)
-    check_render_quota(session, requester, cost=cost)
-    now = read_clock(session)
-    render = Render(
-        id=new_id(),
-        user_id=file.user_id,
-        file=file,
-        status=RenderStatus.QUEUED,
-        created_at=now,
-        warnings=[*warnings],
-        cost=cost,
-        input=source,
-        output=output,
-        request_id=request_id,
-        trace_parent=current_trace_parent(),
-        api_key_id=requester.key_id,
-        cancel_at=None if options.cancel_after is None else now + timedelta(seconds=options.cancel_after),
-        retry_of=retry_of,
-        **columns_of(options),
-    )
-    session.add(render)
-    session.flush()
-    webhook_events.write_event(session, render_id=render.id, status=RenderStatus.QUEUED)
-    return render
 
 
 def list_renders(

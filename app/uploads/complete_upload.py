@@ -1,7 +1,6 @@
 """Completes an upload in parts: assembles the object, fetches it to be hashed and probed, and records the file."""
 
 import asyncio
-import secrets
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,8 @@ from app.files.accept_video import inspect_video
 from app.files.service import SpooledUpload, check_usable, find_file
 from app.files.tables import File
 from app.http.access import CurrentUser
-from app.http.multipart import SPOOL_PREFIX
 from app.http.resources import Resources
+from app.http.spool_space import new_spool_path
 from app.platform.errors import LimitExceeded, NotAVideo, StorageError
 from app.uploads import service as uploads
 from app.uploads.service import UploadStatus
@@ -37,7 +36,7 @@ async def complete(
     """
     # A client whose connection broke repeats its request while the first still runs: the second waits for it.
     async with _completion_lock(upload_id), resources.fetch_slots.slot(user.id):
-        path = resources.settings.spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
+        path = new_spool_path(resources.settings.spool_dir)
         try:
             return await _complete(upload_id, given, path=path, user=user, resources=resources)
         finally:
