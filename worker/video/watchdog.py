@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import copy_context
-from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -173,13 +172,13 @@ class PipelineThread(threading.Thread):
     def __init__(self, watchdog: Watchdog, work: Callable[[], None], *, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self._watchdog = watchdog
-        self._work = partial(
-            copy_context().run, work
-        )  # not `_context`, which is Thread's own from Python 3.14 on
+        self._work = work
+        # Not `_context`, which is Thread's own from Python 3.14 on.
+        self._context_of_creator = copy_context()
 
     def run(self) -> None:
         try:
-            self._work()
+            self._context_of_creator.run(self._work)
         except PipelineStopped:
             return
         except BaseException as error:  # raised again by the thread that joins this one
