@@ -519,11 +519,12 @@ def reference() -> list[Sample]:
     return list(samples_of(text, page="docs/reference.md"))
 
 
+@on_both
 class TestReference:
     """Every call, in three languages: each reaches its route with fields that it takes."""
 
     def test_in_python(
-        self, reference: list[Sample], page_session: Session, monkeypatch: pytest.MonkeyPatch
+        self, place: str, reference: list[Sample], page_session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(page_session.directory)
         answers: list[tuple[str, str, int, str]] = []
@@ -543,21 +544,7 @@ class TestReference:
         self.judge(answers, reference)
 
     @pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node")
-    def test_in_javascript(self, reference: list[Sample], page_session: Session) -> None:
-        self.judge_javascript(reference, page_session)
-
-    @pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node")
-    def test_with_the_mock(self, reference: list[Sample], films: Path, tmp_path: Path) -> None:
-        mock = new_session(tmp_path / "mock")
-        try:
-            mock.run("regen mock")
-            mock.environment |= {"URL": mock.replaced["http://127.0.0.1:8000"], "KEY": "regen_mock_key"}
-            mock.environment["ADMIN"] = "regen_mock_admin_key"
-            self.judge_javascript(reference, _prepared(mock, films, tmp_path / "page"))
-        finally:
-            mock.close()
-
-    def judge_javascript(self, reference: list[Sample], page_session: Session) -> None:
+    def test_in_javascript(self, place: str, reference: list[Sample], page_session: Session) -> None:
         calls = [
             one.text for one in reference if one.language == "js" and not one.text.startswith("const URL")
         ]
@@ -570,7 +557,7 @@ class TestReference:
         output = page_session.run(f"node calls.mjs {environment['URL']} {environment['ADMIN']}")
         self.judge([tuple(json.loads(line)) for line in output.splitlines()], reference)
 
-    def test_with_curl(self, reference: list[Sample], page_session: Session) -> None:
+    def test_with_curl(self, place: str, reference: list[Sample], page_session: Session) -> None:
         answers = []
         page_session.environment["KEY"] = page_session.environment["ADMIN"]
         for sample in (one for one in reference if one.language == "sh"):
