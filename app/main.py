@@ -23,7 +23,15 @@ from app.http.errors import add_error_handlers, documented
 from app.http.fields import EmptyParameters
 from app.http.health_checks import HealthChecks, Readiness
 from app.http.metrics import HttpMetrics
-from app.http.middleware import BodyRules, Cors, ErrorBoundary, HeadRequests, LingeringClose, PublicPath
+from app.http.middleware import (
+    BodyRules,
+    Cors,
+    ErrorBoundary,
+    HeadRequests,
+    LingeringClose,
+    PrivateAnswers,
+    PublicPath,
+)
 from app.http.openapi import operation_id
 from app.http.rate_limit import RateLimitHeaders
 from app.http.read_retry import ReadRetry
@@ -149,6 +157,7 @@ def create_app(
     # The last one added is the outermost.
     app.add_middleware(EmptyParameters)
     app.add_middleware(HeadRequests)
+    app.add_middleware(PrivateAnswers)
     app.add_middleware(RateLimitHeaders)
     app.add_middleware(
         ReadRetry,

@@ -14,7 +14,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 class BodyOnDemand(h11.Connection):
     """The server's side of a connection. Parses a body only as the application asks for it, EVENTS_PER_TURN at a time:
     a request that is refused from its head costs no parsing of its body, and other requests take turns with a body in
-    small chunks. Refuses bodies in tiny chunks."""
+    small chunks. Refuses bodies in tiny chunks, and requests that state the length of their body in two ways."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER)
@@ -34,6 +34,7 @@ class BodyOnDemand(h11.Connection):
             return self._next_skipped(self._skipped)
         event = super().next_event()
         if isinstance(event, h11.Request):
+            _check_framing(event)
             self._chunks = self._chunk_bytes = 0
             self._events_left = 0 if _has_body(event) else math.inf
         elif isinstance(event, h11.Data):
@@ -73,6 +74,14 @@ class BodyOnDemand(h11.Connection):
     def want_body(self, events: float = EVENTS_PER_TURN) -> None:
         """Allow `next_event` to parse up to so many events of the present body."""
         self._events_left = max(self._events_left, events)
+
+
+def _check_framing(request: h11.Request) -> None:
+    """Raises RemoteProtocolError for a body whose end a proxy in front may see elsewhere: what follows would be another
+    request, perhaps another client's (RFC 9112, section 6.1)."""
+    names = {name for name, _ in request.headers}
+    if names >= {b"transfer-encoding", b"content-length"}:
+        raise h11.RemoteProtocolError("a length is stated beside Transfer-Encoding")
 
 
 def _has_body(request: h11.Request) -> bool:

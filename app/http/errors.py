@@ -216,7 +216,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if request.method == OPTIONS and headers is not None and "Allow" in headers:
         return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        message = f"The method {request.method} is not allowed at this address."
+        message = f"The method {printable(shortened(request.method))} is not allowed at this address."
     elif status is HTTPStatus.NOT_FOUND:
         message = f"There is nothing at this address{_meant_address(request)}"
     else:

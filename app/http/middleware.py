@@ -2,8 +2,8 @@
 
 `ErrorBoundary` answers exceptions that no handler caught. `LingeringClose` lets a client that is still
 sending read an early answer. `BodyRules` refuses bodies that are too large or compressed. `HeadRequests`
-answers HEAD wherever GET is answered. `Cors` lets pages of other origins use the API from a browser.
-`PublicPath` serves the API below a path of its public URL.
+answers HEAD wherever GET is answered. `PrivateAnswers` keeps what a user was told out of caches. `Cors`
+lets pages of other origins use the API from a browser. `PublicPath` serves the API below a path of its public URL.
 """
 
 import asyncio
@@ -116,6 +116,26 @@ class HeadRequests:
         finally:
             # Routing leaves its marks in the scope, and those who observe the request read them there.
             scope.update({**asked, "method": scope["method"], "headers": scope["headers"]})
+
+
+class PrivateAnswers:
+    """Forbids caches to keep an answer to a request with a valid key, errors included, unless its route says otherwise:
+    caches know that an answer is private by `Authorization` alone, not by `X-API-Key`. Must be inside `ReadRetry`,
+    which gives each try a state of its own.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_private(message: Message) -> None:
+            if message["type"] == "http.response.start" and "user_id" in scope.get("state", {}):
+                headers = [*message.get("headers", ())]
+                if all(name.lower() != b"cache-control" for name, _ in headers):
+                    message = {**message, "headers": [*headers, (b"cache-control", b"no-store")]}
+            await send(message)
+
+        await self.app(scope, receive, send_private)
 
 
 class ErrorBoundary:

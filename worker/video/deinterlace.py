@@ -16,8 +16,8 @@ from app.platform.errors import ConfigurationError
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import MediaInfo, VideoStream
 from app.platform.media.picture_options import Deinterlace
+from app.platform.media.pixel_formats import read_pix_fmt
 from app.platform.media.rates import film_rate
-from worker.video.colour import read_pix_fmt
 
 DeinterlacingFilter: TypeAlias = Literal["bwdif", "yadif"]
 Parity: TypeAlias = Literal["auto", "tff", "bff"]

@@ -17,8 +17,8 @@ from app.platform.errors import (
 )
 from app.platform.media.codecs import OutputFormat, formats_with_alpha
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.pixel_formats import read_pix_fmt
 from app.platform.media.probe import VideoStream
-from worker.video.colour import read_pix_fmt
 
 log = structlog.get_logger(__name__)
 

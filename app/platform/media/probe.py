@@ -15,6 +15,7 @@ from app.platform.errors import (
     FfmpegTimeout,
     LimitExceeded,
     NotAVideo,
+    PermanentError,
 )
 
 from .clock import may_restart
@@ -37,6 +38,7 @@ from .packet_summary import (
     scan_packets,
     summarize_packets,
 )
+from .pixel_formats import read_pix_fmt
 from .recognition import (
     ENCRYPTED,
     NO_INDEX,
@@ -255,7 +257,13 @@ def _refusal_to_decode(video: dict[str, Any], said: str, limits: MediaLimits) ->
         check_frame_size(width=claimed_width, height=claimed_height, limits=limits)
     # ffprobe finds no pixel format if it can decode no frame and no header.
     is_known = fraction(video.get("time_base")) is not None and video.get("pix_fmt") not in UNTAGGED
-    return None if is_known and width > 0 and height > 0 else NotAVideo(DAMAGED)
+    if not is_known or width < 1 or height < 1:
+        return NotAVideo(DAMAGED)
+    try:
+        read_pix_fmt(video["pix_fmt"])
+    except PermanentError as error:
+        return NotAVideo(error.message)
+    return None
 
 
 def _describe_video(

@@ -95,6 +95,14 @@ def test_head_needs_what_get_needs(stranger):
         assert stranger.head(filled(path)).status_code == stranger.get(filled(path)).status_code, path
 
 
+@pytest.mark.parametrize("path", [path for path in GETS if path.startswith("/v1/") and path != EVENTS])
+def test_caches_keep_nothing_that_needed_a_key(client, path):
+    """Whatever the answer, and however the key was sent: a shared cache passes it to nobody else."""
+    response = client.get(filled(path))
+    assert response.status_code in (200, 404, 409, 422, 400)
+    assert response.headers["Cache-Control"].split(",")[0] in ("no-store", "private")
+
+
 def test_options_and_allow_name_the_methods_of_each_address(stranger):
     for path, operations in DESCRIPTION["paths"].items():
         allowed = {method.upper() for method in operations} | {"OPTIONS"}

@@ -287,6 +287,15 @@ class TestChunks:
                 assert status == b"HTTP/1.1 400 Bad Request"
                 assert "chunks" in message
 
+    @pytest.mark.parametrize("length", [b"5", b"0", b"100000"])
+    def test_a_length_beside_chunks_ends_the_connection(self, app, length):
+        """A proxy that goes by the length would take the rest for part of the body, or wait for more."""
+        head = self.HEAD.replace(b"\r\n\r\n", b"\r\nContent-Length: %b\r\n\r\n" % length)
+        with serving(app) as url, connection(url, head, b"0\r\n\r\n", GET) as client:
+            answers = all_of(client)
+        assert answers.count(b"\r\n\r\n") == 1
+        assert error_of(answers)[0] == b"HTTP/1.1 400 Bad Request"
+
     def test_a_client_that_is_refused_for_tiny_chunks_is_no_longer_read(self, app):
         """Its connection is not reset, so that it sees the answer, and gives way to others as an idle one does."""
         tiny = b"1\r\nx\r\n" * 3000

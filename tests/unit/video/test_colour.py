@@ -12,9 +12,10 @@ from pydantic import TypeAdapter
 from app.platform.errors import PermanentError
 from app.platform.media.ffprobe_output import UNTAGGED
 from app.platform.media.h273 import CodePoint, ColourPrimaries, MatrixCoefficients, TransferCharacteristics
+from app.platform.media.pixel_formats import read_pix_fmt
 from app.platform.media.probe import ColourTags, VideoStream
 from tests.unit.inference.h273 import PLACES
-from worker.video.colour import UNKNOWN_COLOURS_WARNING, OutputTags, plan_colour, read_pix_fmt
+from worker.video.colour import UNKNOWN_COLOURS_WARNING, OutputTags, plan_colour
 from worker.video.encoder import CHROMA_LOCATIONS
 
 KINDS: dict[str, type[CodePoint]] = {
@@ -108,6 +109,11 @@ def test_frames_keep_their_meaning() -> None:
         ("gray10le", "gray", 10, False),
         ("ya8", "gray", 8, True),
         ("yuv420p9le", "yuv420", 9, False),
+        ("y210le", "yuv422", 10, False),
+        # Of v308, v408 and v410, which newer versions of ffmpeg read as raw video.
+        ("vyu444", "yuv444", 8, False),
+        ("uyva", "yuv444", 8, True),
+        ("v30xle", "yuv444", 10, False),
     ],
 )
 def test_layouts_hold_all_of_a_format(pix_fmt: str, layout: str, depth: int, alpha: bool) -> None:

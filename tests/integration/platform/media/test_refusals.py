@@ -144,6 +144,17 @@ def test_a_codec_that_is_not_decoded_here(refusal: Refusal, make_moving: Make) -
     assert "magicyuv" in refusal(make_moving("exotic.mkv", "-c:v", "magicyuv")).message
 
 
+def test_pixels_that_are_not_read_here(refusal: Refusal, make_moving: Make) -> None:
+    """Bayer patterns, by the four letters that name raw video: refused at once, rather than by a worker."""
+    path = make_moving("bayer.mkv", "-c:v", "rawvideo", "-pix_fmt", "yuv420p")
+    content = path.read_bytes()
+    assert content.count(b"I420") == 1
+    path.write_bytes(content.replace(b"I420", b"\xbaBG\x08"))
+    message = refusal(path).message
+    assert "(bayer_bggr8)" in message
+    assert "ffmpeg -i input" in message
+
+
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4", "libvpx-vp9", "ffv1", "rawvideo", "mjpeg"])
 def test_a_fake_frame_size(runner: FfmpegRunner, limits: MediaLimits, make_moving: Make, codec: str) -> None:
     honest = make_moving(
