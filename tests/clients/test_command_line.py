@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.application import application
+from app.cli.remote.render_flags import as_flags
 from app.cli.remote.session import ExitCode
 from app.cli.remote.submit import Submission, _how_to_go_on
 from tests.servers.process import wait_until
@@ -68,6 +69,49 @@ def test_from_video_to_result(command, clip, tmp_path):
     address = command("stream", render["id"]).stdout.strip()
     assert httpx.get(address).text.startswith("#EXTM3U")
     assert json.loads(command("stream", render["id"], "--json").stdout)["streamURL"].startswith("http")
+
+
+def test_results_of_one_name_are_all_kept(command, clip, tmp_path):
+    answer = command("submit", clip, clip, clip, "--end", "0.2", "--output", "results")
+    assert answer.exit_code == 0, answer.stderr
+    results = [Path(line) for line in answer.stdout.splitlines()]
+    assert sorted(results) == sorted(path.relative_to(tmp_path) for path in (tmp_path / "results").iterdir())
+    ids = [render["id"] for render in renders_of(command("list", "--json"))]
+    assert {path.stem for path in results} < {f"{clip.stem}-4x", *(f"{clip.stem}-4x-{one}" for one in ids)}
+    again = command("download", *ids, ids[0], "--output", "again").stdout.splitlines()
+    assert len(set(again)) == len(list((tmp_path / "again").iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", [b"not\xfftext.mp4", b"red\x1b[31m.mp4", b"two\nlines.mp4", b"-o.mp4"])
+def test_names_that_not_every_program_takes(command, clip, tmp_path, name):
+    try:
+        Path(os.fsdecode(name)).write_bytes(clip.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    answer = command("submit", "--end", "0.2", "--output", "results", "--", os.fsdecode(name))
+    assert answer.exit_code == 0, answer.stderr
+    (result,) = (tmp_path / "results").iterdir()
+    assert answer.stdout == f"results/{result.name}\n" and result.name.isprintable()
+    assert all(line.isprintable() and ".mp4: " in line for line in answer.stderr.splitlines())
+
+
+def test_one_that_is_refused_keeps_nothing_from_the_others(command, clip, regen_mock):
+    regen_mock.faults({"route": "POST *", "times": 2, "action": {"render": {"stuck_in": "queued"}}})
+    first, last = (command("submit", clip).stdout.strip() for _ in range(2))
+    ended = command("submit", clip).stdout.strip()
+    canceled = command("cancel", first, ended, last, "--json")
+    assert canceled.exit_code == ExitCode.FAILED and f"{ended}: " in canceled.stderr
+    assert [one["id"] for one in json.loads(canceled.stdout)["renders"]] == [first, last]
+    for verb in ("status", "watch", "download"):
+        answer = command(verb, "nosuch", ended)
+        assert answer.exit_code == ExitCode.FAILED and "nosuch: Render not found\n" in answer.stderr, verb
+        assert answer.stdout
+
+
+def test_a_folder_is_no_video(command, tmp_path):
+    (tmp_path / "videos").mkdir()
+    answer = command("submit", "videos")
+    assert (answer.exit_code, "is a folder" in answer.stderr) == (ExitCode.USAGE, True)
 
 
 def test_a_result_is_sent_again(command, clip):
@@ -145,7 +189,7 @@ def test_an_interrupted_upload_leaves_nothing_and_the_way_on(
     process.send_signal(signal.SIGINT)
     out, told = process.communicate(timeout=20)
     assert (process.returncode, out) == (ExitCode.INTERRUPTED, "")
-    assert re.search(r"Interrupted\.\n.*regen submit large\.mp4\n$", told), told
+    assert re.search(r"Interrupted\.\n.*regen submit --wait large\.mp4\n$", told), told
 
     regen_mock.clear_faults()
     answer = command("submit", "large.mp4", "--wait")
@@ -197,15 +241,17 @@ def test_what_keeps_a_server_from_being_verified(command, regen_mock, monkeypatc
 def test_after_an_interruption_each_video_has_its_way_on(tmp_path):
     running, done = SimpleNamespace(id="running", ended=False), SimpleNamespace(id="done", ended=True)
     submissions: Any = [
-        Submission("a b.mp4", "a b.mp4"),
+        Submission("-a b.mp4", "-a b.mp4"),
         Submission("b.mp4", "b.mp4", render=running),
         Submission("c.mp4", "c.mp4", render=done),
         Submission("d.mp4", "d.mp4", render=done, path=tmp_path / "d-4x.mp4"),
     ]
-    told = list(_how_to_go_on(submissions, Path("out")))
+    options = {"target_fps": 12.5, "metadata": {"order": "A 17"}, "quality": True}
+    assert as_flags(options) == ["--target-fps=12.5", "--metadata=order=A 17", "--measure-quality"]
+    told = list(_how_to_go_on(submissions, as_flags(options), Path("out"), "http://other"))
     assert [line.rpartition(": ")[2] for line in told] == [
-        "regen submit 'a b.mp4'",
-        "regen watch running",
-        "regen cancel running",
-        "regen download running done --output out",
+        "regen submit --target-fps=12.5 '--metadata=order=A 17' --measure-quality --server=http://other -- '-a b.mp4'",
+        "regen watch running --server=http://other",
+        "regen cancel running --server=http://other",
+        "regen download running done --output=out --server=http://other",
     ]

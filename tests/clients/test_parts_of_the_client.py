@@ -4,6 +4,7 @@ import ast
 import base64
 import inspect
 import json
+import os
 import sys
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -19,11 +20,11 @@ from click import Context
 from regen_client import AsyncRegen, InvalidWebhook, Regen, RegenError, verify_webhook
 from regen_client.answers import Answer, _spelling
 from regen_client.calls import Calls, Retries
-from regen_client.downloads import server_name
+from regen_client.downloads import _claim, server_name
 from regen_client.errors import ApiError, NoAnswer
 from regen_client.events import Events
-from regen_client.flows import Close, FilePart, Pause, Read, Send, Streamed
-from regen_client.operations import _source
+from regen_client.flows import Close, FilePart, Pause, Read, Send, Streamed, run
+from regen_client.operations import Operations, _source
 from standardwebhooks import Webhook
 from typer.main import get_command
 
@@ -259,6 +260,32 @@ def test_a_stream_that_ends_anywhere_is_continued_after_the_last_whole_event():
         assert seen == [1] * (cut >= whole)
 
 
+def test_a_file_is_written_by_one_download_at_a_time(tmp_path):
+    part = tmp_path / ".clip.mp4.%22abc%22.part"
+    claim = _claim(part, 0)
+    with pytest.raises(RegenError, match="Another download"):
+        _claim(part, 0)
+    os.close(claim)
+    part.write_bytes(b"longer than was seen")
+    with pytest.raises(NoAnswer):
+        _claim(part, 5)
+    os.close(_claim(part, 20))
+
+
+@pytest.mark.parametrize("content", [b'{"render": "x"}', b'{"render": []}', b"[" * 100_000, b"\xff\xfe\xfa"])
+def test_what_is_no_answer_of_the_api_is_refused(content):
+    with (
+        httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, content=content))) as http,
+        pytest.raises(RegenError),
+    ):
+        run(Operations(calls=_calls(), parts_at_once=1, poll_seconds=1).get("abc123"), http)
+
+
+def test_a_redirection_says_where_to():
+    moved = httpx.Response(301, headers={"Location": "https://regen.example.com/v1/engines"})
+    assert "https://regen.example.com/v1/engines" in ApiError.of(moved).messages[0]
+
+
 def test_a_page_in_place_of_events_is_refused():
     stream = Events(_calls(), "r")
     flow = stream.next_until_end(0.0)
@@ -268,6 +295,17 @@ def test_a_page_in_place_of_events_is_refused():
     with pytest.raises(RegenError, match="something else than events"):
         flow.send(None)
     assert not stream.available
+
+
+def test_a_stream_of_something_else_is_left_for_polling():
+    stream = Events(_calls(), "r")
+    flow = stream.next()
+    next(flow)
+    flow.send(Streamed(httpx.Response(200, headers={"Content-Type": "text/event-stream"})))
+    assert isinstance(flow.send(b"data: {no json\n\n"), Close)
+    with pytest.raises(StopIteration):
+        flow.send(None)
+    assert (stream.ended, stream.available) == (False, False)
 
 
 @pytest.mark.parametrize("answer", [httpx.ConnectError("away"), httpx.Response(503)])

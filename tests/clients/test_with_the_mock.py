@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
-from regen_client import ApiError, AsyncRegen, NoAnswer, Regen, RenderFailed, WaitTimeout
+from regen_client import ApiError, AsyncRegen, NoAnswer, Regen, RegenError, RenderFailed, WaitTimeout
 
 from tests.servers.process import wait_until
 from tests.servers.receiver import receiving
@@ -187,6 +187,20 @@ class TestDownloads:
         assert regen.download(made, tmp_path / "late.mp4").read_bytes() == whole.content
         assert left_in(tmp_path) == ["late.mp4", "out.mp4"]
 
+    def test_of_a_long_name_and_beside_another_long_name(self, regen, regen_mock, made, tmp_path):
+        """Whose unfinished files are not each other's."""
+        names = [f"{'long ' * 40}{number}.mp4" for number in (1, 2)]
+        cut = {"route": "GET /storage/*", "times": 1, "action": {"cut": "mid-body"}}
+        regen_mock.faults(cut)
+        with Regen(regen_mock.url, regen_mock.key, retries=0) as other, pytest.raises(NoAnswer):
+            other.download(made, tmp_path / names[0])
+        (rest,) = tmp_path.iterdir()
+        regen.download(made, tmp_path / names[1])
+        assert left_in(tmp_path) == sorted([rest.name, names[1]])
+        regen.download(made, tmp_path / names[0])
+        assert left_in(tmp_path) == names
+        assert asked(regen_mock, "GET", "/storage")[-1]["headers"]["range"] != "bytes=0-"
+
 
 class TestWaiting:
     @pytest.mark.parametrize("action", [{"status": 404}, {"cut": "before"}, None])
@@ -270,11 +284,71 @@ def test_a_large_video_in_parts_which_goes_on_later(regen_mock, clip, tmp_path):
     uploaded = asyncio.run(upload())
     assert (uploaded.size_bytes, uploaded.width) == (33 * 1024 * 1024, 240)
     assert len(asked(regen_mock, "PUT")) == 2 + 4
-    assert len([one for one in asked(regen_mock, "POST") if one["path"] == "/v1/uploads"]) == 1
     assert seen[-1] == uploaded.size_bytes and len(threads) == 1
     render_input = regen_mock.client.post("/v1/upscale", json={"file_id": uploaded.id}).json()["render"]
     url = regen_mock.client.get(f"/v1/renders/{render_input['id']}").json()["render"]["inputFileURL"]
     assert httpx.get(url).content == video.read_bytes()
+
+
+@pytest.fixture
+def padded(clip, tmp_path):
+    """Makes a video of 9 MiB, which is sent in parts, with a mark of its own in its padding."""
+
+    def make(folder: str, mark: bytes) -> Path:
+        path = tmp_path / folder / "clip.mp4"
+        path.parent.mkdir()
+        content = clip.read_bytes()
+        padding = 9 * 1024 * 1024 - len(content)
+        path.write_bytes(content + padding.to_bytes(4) + b"free" + mark + bytes(padding - 8 - len(mark)))
+        return path
+
+    return make
+
+
+def content_of(regen_mock, file) -> bytes:
+    render = regen_mock.client.post("/v1/upscale", json={"file_id": file.id}).json()["render"]
+    render = regen_mock.client.get(f"/v1/renders/{render['id']}").json()["render"]
+    return httpx.get(render["inputFileURL"]).content
+
+
+class TestUploadsOfTheSameNameAndSize:
+    def test_none_takes_the_upload_of_another_one(self, regen_mock, padded):
+        videos = [padded("one", b"1"), padded("two", b"2"), padded("three", b"3")]
+        asked_for = {"name": "clip.mp4", "size_bytes": videos[0].stat().st_size}
+        regen_mock.client.post("/v1/uploads", json=asked_for).raise_for_status()
+
+        async def upload() -> list:
+            async with AsyncRegen(regen_mock.url, regen_mock.key) as client:
+                return await asyncio.gather(*map(client.upload, videos))
+
+        files = asyncio.run(upload())
+        assert [content_of(regen_mock, one) for one in files] == [one.read_bytes() for one in videos]
+        opened = [one for one in asked(regen_mock, "POST") if one["path"] == "/v1/uploads"]
+        assert len(opened) == 3, "the one that was open is taken by one of them"
+
+    @SYNC
+    @pytest.mark.parametrize(
+        ("route", "status"), [("PUT *", 409), ("PUT *", 404), ("POST /v1/uploads/*/complete", 400)]
+    )
+    def test_another_program_took_the_upload(self, regen, regen_mock, padded, route, status):
+        regen_mock.faults({"route": route, "times": 1, "action": {"status": status}})
+        file = regen.upload(video := padded("one", b"1"))
+        assert content_of(regen_mock, file) == video.read_bytes()
+        regen_mock.faults({"route": route, "action": {"status": status}})
+        with pytest.raises(ApiError, match=str(status)):
+            regen.upload(padded("two", b"2"))
+
+    @SYNC
+    def test_one_that_changes_meanwhile_is_refused(self, regen, regen_mock, padded):
+        video = padded("one", b"1")
+
+        def change(_progress) -> None:
+            with video.open("r+b") as file:
+                file.write(b"changed")
+
+        with pytest.raises(RegenError, match="changed while it was sent"):
+            regen.upload(video, on_progress=change)
+        assert not [one for one in asked(regen_mock, "POST") if one["path"].endswith("/complete")]
 
 
 def test_a_wait_and_a_download_that_are_interrupted(regen_mock, clip, tmp_path):

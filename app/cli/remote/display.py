@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
@@ -86,6 +87,11 @@ class Display:
             stderr().print(
                 escape(f"{label}: {stage}{f', {amount}' if amount else ''}"), soft_wrap=True, highlight=False
             )
+
+
+def one_line(text: str) -> str:
+    """A file's name as a terminal shows it: control characters and bytes that are no text as question marks."""
+    return "".join("?" if unicodedata.category(one) in ("Cc", "Cs") else one for one in text)
 
 
 def _amount(progress: Progress) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from app.cli.remote.connection import ServerOption
 from app.cli.remote.display import Display
-from app.cli.remote.session import RETRIES, carry_out
+from app.cli.remote.session import RETRIES, attempt, carry_out, end_with
 from app.cli.reporting import AsJson, print_json
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def download(
 
     In a directory a file has the name that the server gives it, and the render's id too if there is another.
     """
-    output = Path(to)
+    output, renders = Path(to), list(dict.fromkeys(renders))
     # A slash at the end names a directory, which a Path forgets.
     if len(renders) > 1 or to.endswith(("/", os.sep)):
         make_directory(output)
@@ -59,17 +59,20 @@ def download(
         raise typer.BadParameter(f"{output} exists. Give --overwrite to replace it.", param_hint="--output")
     with Display(silent=as_json) as display:
 
-        async def all_of_them(regen: AsyncRegen) -> list[Path]:
-            return await asyncio.gather(
-                *(
-                    download_result(
-                        regen, one, output, result=result, overwrite=overwrite, on_progress=display.track(one)
-                    )
-                    for one in renders
-                )
+        async def one_of_them(regen: AsyncRegen, one: str) -> Path | Exception:
+            progress = display.track(one)
+            writing = download_result(
+                regen, one, output, result=result, overwrite=overwrite, on_progress=progress
             )
+            try:
+                return await attempt(writing)
+            finally:
+                display.end(one)
 
-        paths = carry_out(
+        async def all_of_them(regen: AsyncRegen) -> list[Path | Exception]:
+            return await asyncio.gather(*(one_of_them(regen, one) for one in renders))
+
+        outcomes = carry_out(
             all_of_them,
             server=server,
             as_json=as_json,
@@ -78,17 +81,16 @@ def download(
                 "What was received is kept beside the result. The same command goes on with it.",
             ),
         )
+    written = [(one, path) for one, path in zip(renders, outcomes, strict=True) if isinstance(path, Path)]
     if as_json:
-        print_json(
-            {
-                "files": [
-                    {"renderId": one, "path": str(path)} for one, path in zip(renders, paths, strict=True)
-                ]
-            }
-        )
+        print_json({"files": [{"renderId": one, "path": str(path)} for one, path in written]})
     else:
-        for path in paths:
+        for _, path in written:
             typer.echo(path)
+    failed = [
+        (one, error) for one, error in zip(renders, outcomes, strict=True) if isinstance(error, Exception)
+    ]
+    end_with(failed, of=renders, server=server, as_json=as_json)
 
 
 async def download_result(
@@ -105,11 +107,25 @@ async def download_result(
 
     In a directory it has the server's name, and where that is taken also `tag`, by default the render's id.
     """
-    if output.is_dir():
-        name = await regen.file_name(what, result=result)
-        path = output / name
-        if path.exists() and not overwrite:
-            path = path.with_name(f"{path.stem}-{tag or what}{path.suffix}")
-    else:
-        path = output
-    return await regen.download(what, path, result=result, on_progress=on_progress)
+    if not output.is_dir():
+        return await regen.download(what, output, result=result, on_progress=on_progress)
+    plain = output / await regen.file_name(what, result=result)
+    # Others may be writing a result of the same name: a name of its own keeps them apart until it is complete.
+    own = plain.with_name(f"{plain.stem}-{tag or what}{plain.suffix}")
+    stays = not overwrite and own.exists()
+    await regen.download(what, own, result=result, on_progress=on_progress)
+    return own if stays else _rename(own, plain, overwrite=overwrite)
+
+
+def _rename(path: Path, other: Path, *, overwrite: bool) -> Path:
+    """Give a file another name unless that is taken; the name that it has."""
+    if overwrite:
+        return path.replace(other)
+    try:
+        other.hardlink_to(path)
+    except FileExistsError:
+        return path
+    except OSError:  # a file system without hard links, on which nothing keeps two programs apart
+        return path if other.exists() else path.rename(other)
+    path.unlink()
+    return other

@@ -57,6 +57,18 @@ def given_options(context: typer.Context) -> dict[str, Any]:
     return given
 
 
+def as_flags(options: dict[str, Any]) -> list[str]:
+    """The flags that give these options."""
+    flags = []
+    for name, value in options.items():
+        flag = f"--{FLAG_NAMES.get(name, name).replace('_', '-')}"
+        if isinstance(value, dict):
+            flags += [f"{flag}={key}={text}" for key, text in value.items()]
+        else:
+            flags.append(flag if value is True else f"{flag}={value}")
+    return flags
+
+
 @cache
 def _declared() -> dict[str, dict[str, Any]]:
     from app.renders.options import RenderOptions

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.remote.connection import ServerOption, Timeout
 from app.cli.remote.display import Display
-from app.cli.remote.session import RETRIES, ExitCode, carry_out, report
+from app.cli.remote.session import (
+    RETRIES,
+    ExitCode,
+    attempt,
+    carry_out,
+    end_with,
+    exit_code_of,
+    report,
+)
 from app.cli.reporting import AsJson, print_json, print_rows
 from app.platform.errors import NotFound
 
 if TYPE_CHECKING:
     from regen_client import AsyncRegen, Progress, Render, Video
 
+# What one answer tells of all.
+IN_VAIN = (ExitCode.NO_ANSWER, ExitCode.NO_ACCESS)
 RenderIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The renders.")]
 
 
 def status(renders: RenderIds, server: ServerOption = None, as_json: AsJson = False) -> None:
     """Show renders."""
-    found = _of_each(lambda regen, one: regen.get_render(one), renders, server=server, as_json=as_json)
-    _print_renders(found, as_json=as_json)
+    _of_each(lambda regen, one: regen.get_render(one), renders, server=server, as_json=as_json)
 
 
 def list_renders(
@@ -61,24 +70,26 @@ def watch(
     """
     with Display(silent=as_json) as display:
 
-        async def all_of_them(regen: AsyncRegen) -> list[Render]:
+        async def all_of_them(regen: AsyncRegen) -> list[tuple[str, Render | Exception]]:
             ids = renders or [one.id for one in await regen.list_renders(limit=1000) if not one.ended]
-            return await asyncio.gather(
-                *(_follow(regen, one, display, timeout, as_json=as_json) for one in ids)
-            )
+            ends = (attempt(_follow(regen, one, display, timeout, as_json=as_json)) for one in ids)
+            return list(zip(ids, await asyncio.gather(*ends), strict=True))
 
-        ended = carry_out(
+        outcomes = carry_out(
             all_of_them,
             server=server,
             as_json=as_json,
             retries=RETRIES,
             going_on=lambda: ("The renders go on; `regen cancel ID` stops one.",),
         )
+    ended = [render for _, render in outcomes if not isinstance(render, Exception)]
     if as_json:
         for render in ended:
             print_json({"render": render.raw}, indent=None)
-    else:
+    elif ended or not outcomes:
         _print_renders(ended, as_json=False)
+    failed = [(one, error) for one, error in outcomes if isinstance(error, Exception)]
+    end_with(failed, of=[one for one, _ in outcomes], server=server, as_json=as_json)
     if any(render.status == "failed" for render in ended):
         raise typer.Exit(ExitCode.RENDER_FAILED)
 
@@ -89,7 +100,7 @@ def stream(
     as_json: AsJson = False,
 ) -> None:
     """Print the address of a render's playlist, for players: what is finished of it can be watched."""
-    (found,) = _of_each(lambda regen, one: regen.get_render(one), [render], server=server, as_json=as_json)
+    found = carry_out(lambda regen: regen.get_render(render), server=server, as_json=as_json)
     if found.stream_url is None:
         what = f"There is nothing to watch of {render}, which is {found.status}"
         error = NotFound(f"{what}: no part is finished yet, or it has no playlist.")
@@ -103,14 +114,12 @@ def stream(
 
 def cancel(renders: RenderIds, server: ServerOption = None, as_json: AsJson = False) -> None:
     """Cancel renders."""
-    found = _of_each(lambda regen, one: regen.cancel(one), renders, server=server, as_json=as_json)
-    _print_renders(found, as_json=as_json)
+    _of_each(lambda regen, one: regen.cancel(one), renders, server=server, as_json=as_json)
 
 
 def retry(renders: RenderIds, server: ServerOption = None, as_json: AsJson = False) -> None:
     """Render again what failed, with the same options. Prints the new renders."""
-    found = _of_each(lambda regen, one: regen.retry(one), renders, server=server, as_json=as_json)
-    _print_renders(found, as_json=as_json)
+    _of_each(lambda regen, one: regen.retry(one), renders, server=server, as_json=as_json)
 
 
 def deliver(
@@ -127,22 +136,33 @@ def deliver(
         raise typer.BadParameter(
             "takes one render: the results would replace each other.", param_hint="--destination"
         )
-    found = _of_each(
+    _of_each(
         lambda regen, one: regen.deliver(one, destination=destination),
         renders,
         server=server,
         as_json=as_json,
     )
-    _print_renders(found, as_json=as_json)
 
 
 def _of_each(
-    ask: Callable[[AsyncRegen, str], Any], renders: list[str], *, server: str | None, as_json: bool
-) -> list[Render]:
-    async def one_after_the_other(regen: AsyncRegen) -> list[Render]:
-        return [await ask(regen, one) for one in renders]
+    ask: Callable[[AsyncRegen, str], Awaitable[Render]], ids: list[str], *, server: str | None, as_json: bool
+) -> None:
+    """Prints what the server answers for each; what it refuses of one keeps nothing from the others."""
 
-    return carry_out(one_after_the_other, server=server, as_json=as_json)
+    async def one_after_the_other(regen: AsyncRegen) -> list[Render | Exception]:
+        outcomes: list[Render | Exception] = []
+        for one in ids:
+            outcomes.append(await attempt(ask(regen, one)))
+            if isinstance(outcomes[-1], Exception) and exit_code_of(outcomes[-1]) in IN_VAIN:
+                break
+        return outcomes
+
+    outcomes = carry_out(one_after_the_other, server=server, as_json=as_json)
+    found = [one for one in outcomes if not isinstance(one, Exception)]
+    if found:
+        _print_renders(found, as_json=as_json)
+    failed = [(one, error) for one, error in zip(ids, outcomes, strict=False) if isinstance(error, Exception)]
+    end_with(failed, of=ids, server=server, as_json=as_json)
 
 
 async def _follow(

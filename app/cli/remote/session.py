@@ -65,6 +65,26 @@ def carry_out(
         raise typer.Exit(exit_code_of(error)) from error
 
 
+async def attempt(work: Awaitable[T]) -> T | Exception:
+    """What it returns, or its error, for commands that do the same to several things."""
+    from regen_client.errors import RegenError as ClientError
+
+    try:
+        return await work
+    except (ClientError, OSError) as error:
+        return error
+
+
+def end_with(
+    failed: Sequence[tuple[str, Exception]], *, of: Sequence[str], server: str | None, as_json: bool
+) -> None:
+    """Report what failed of several things, if any did, and end the command with the exit code of the first."""
+    if failed:
+        shown = [(name if len(of) > 1 else None, error) for name, error in failed]
+        report(shown, server=find_server(server), as_json=as_json)
+        raise typer.Exit(exit_code_of(failed[0][1]))
+
+
 def report(failures: Sequence[tuple[str | None, Exception]], *, server: str, as_json: bool) -> None:
     """Print what failed on stderr: a sentence each, after what it is about; as JSON in the API's shape of errors."""
     told = [

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.remote.connection import ServerOption, Timeout, find_server
-from app.cli.remote.display import Display
+from app.cli.remote.connection import ServerOption, Timeout
+from app.cli.remote.display import Display, one_line
 from app.cli.remote.download import download_result, make_directory
-from app.cli.remote.render_flags import given_options
-from app.cli.remote.session import RETRIES, carry_out, exit_code_of, report
+from app.cli.remote.render_flags import as_flags, given_options
+from app.cli.remote.session import RETRIES, carry_out, end_with
 from app.cli.reporting import AsJson, print_json, stderr
 
 if TYPE_CHECKING:
@@ -58,12 +58,18 @@ def submit(
     Prints the ids of the renders, with --output the files that were written.
     """
     options = given_options(context)
-    names = Counter(Path(source).name for source in sources)
-    submissions = [
-        Submission(source, name if names[name := Path(source).name] == 1 else source) for source in sources
-    ]
+    submissions = [Submission(source, label) for source, label in zip(sources, _labels(sources), strict=True)]
     _check_paths(submissions, output)
     waits = wait or output is not None
+    own_flags = [
+        *(["--wait"] if wait else ()),
+        *(
+            f"--{name}={given}"
+            for name, given in (("output", output), ("timeout", timeout))
+            if given is not None
+        ),
+        *(["--json"] if as_json else ()),
+    ]
     with Display(silent=as_json) as display:
 
         async def all_of_them(regen: AsyncRegen) -> None:
@@ -80,7 +86,7 @@ def submit(
             server=server,
             as_json=as_json,
             retries=RETRIES,
-            going_on=lambda: _how_to_go_on(submissions, output),
+            going_on=lambda: _how_to_go_on(submissions, [*as_flags(options), *own_flags], output, server),
         )
     made = [each for each in submissions if each.render]
     if as_json:
@@ -90,10 +96,7 @@ def submit(
             typer.echo(each.path or (each.render.id if each.render else ""))
             _tell_warnings(each)
     failed = [(each.label, each.error) for each in submissions if each.error]
-    if failed:
-        shown = [(label if len(submissions) > 1 else None, error) for label, error in failed]
-        report(shown, server=find_server(server), as_json=as_json)
-        raise typer.Exit(exit_code_of(failed[0][1]))
+    end_with(failed, of=sources, server=server, as_json=as_json)
 
 
 async def _one(
@@ -126,10 +129,23 @@ async def _one(
         display.end(submission.label)
 
 
+def _labels(sources: Sequence[str]) -> list[str]:
+    """A line for each that no other has: its name, its path where names are the same, or that and a number."""
+    names, seen = Counter(Path(source).name for source in sources), Counter[str]()
+    labels = []
+    for source in sources:
+        seen[source] += 1
+        text = name if names[name := Path(source).name] == 1 else source
+        labels.append(one_line(text) + (f" ({seen[source]})" if seen[source] > 1 else ""))
+    return labels
+
+
 def _check_paths(submissions: Sequence[Submission], output: Path | None) -> None:
     """Raises BadParameter before anything is sent."""
     for each in submissions:
         is_file_name = not each.source.lower().startswith(("http://", "https://"))
+        if is_file_name and Path(each.source).is_dir():
+            raise typer.BadParameter(f"{each.source} is a folder.", param_hint="FILE")
         # An id has no dot and no folder.
         if is_file_name and not Path(each.source).is_file() and not re.fullmatch(r"[\w-]+", each.source):
             raise typer.BadParameter(f"there is no file {each.source}.", param_hint="FILE")
@@ -142,18 +158,23 @@ def _tell_warnings(submission: Submission) -> None:
         stderr().print(f"{submission.label}: {warning}", style="yellow", soft_wrap=True, markup=False)
 
 
-def _how_to_go_on(submissions: Sequence[Submission], output: Path | None) -> Iterator[str]:
+def _how_to_go_on(
+    submissions: Sequence[Submission], flags: Sequence[str], output: Path | None, server: str | None
+) -> Iterator[str]:
+    """Lines that end with a command to be given as it is; `flags` are those of `submit`."""
+    to = [f"--server={server}"] if server else []
     unsent = [each.source for each in submissions if each.render is None and each.error is None]
     unfetched = [each.render for each in submissions if each.render and not each.path and not each.error]
     under_way = [render.id for render in unfetched if not render.ended]
     if unsent:
-        yield (
-            "What was uploaded is kept for a day. To go on with it, give the same options again: "
-            f"regen submit {shlex.join(unsent)}"
-        )
+        end_of_flags = ["--"] if any(source.startswith("-") for source in unsent) else []
+        command = shlex.join(["regen", "submit", *flags, *to, *end_of_flags, *unsent])
+        yield f"What was uploaded is kept for a day. To go on with it: {command}"
     if under_way:
-        yield f"The server goes on without this command. To see how: regen watch {' '.join(under_way)}"
-        yield f"To stop them: regen cancel {' '.join(under_way)}"
+        watch, cancel = (shlex.join(["regen", verb, *under_way, *to]) for verb in ("watch", "cancel"))
+        yield f"The server goes on without this command. To see how: {watch}"
+        yield f"To stop them: {cancel}"
     if unfetched:
-        where = f" --output {shlex.quote(str(output))}" if output else ""
-        yield f"To fetch the results later: regen download {' '.join(one.id for one in unfetched)}{where}"
+        where = [f"--output={output}"] if output else []
+        command = shlex.join(["regen", "download", *(one.id for one in unfetched), *where, *to])
+        yield f"To fetch the results later: {command}"

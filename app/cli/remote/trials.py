@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.remote.connection import ServerOption
-from app.cli.remote.display import Display
+from app.cli.remote.display import Display, one_line
 from app.cli.remote.download import download_result, make_directory
 from app.cli.remote.render_flags import given_options
 from app.cli.remote.renders import video_facts
-from app.cli.remote.session import RETRIES, ExitCode, carry_out
+from app.cli.remote.session import RETRIES, ExitCode, carry_out, report
 from app.cli.reporting import AsJson, print_json, print_rows, stderr
+from app.platform.errors import RegenError
 
 if TYPE_CHECKING:
     from regen_client import AsyncRegen, Preview
@@ -30,7 +31,9 @@ def estimate(
     options = given_options(context)
     with Display(silent=as_json) as display:
         found = carry_out(
-            lambda regen: regen.estimate(source, on_progress=display.track(Path(source).name), **options),
+            lambda regen: regen.estimate(
+                source, on_progress=display.track(one_line(Path(source).name)), **options
+            ),
             server=server,
             as_json=as_json,
             retries=RETRIES,
@@ -79,7 +82,7 @@ def preview(
     with Display(silent=as_json) as display:
 
         async def make(regen: AsyncRegen) -> tuple[Preview, list[Path]]:
-            progress = display.track(Path(source).name)
+            progress = display.track(one_line(Path(source).name))
             made = await regen.preview(source, at, on_progress=progress, **area, **options)
             urls = [url for url in (made.before_url, made.after_url) if url]
             paths = [
@@ -93,7 +96,8 @@ def preview(
     for path in () if as_json else paths:
         typer.echo(path)
     if made.status == "failed":
-        stderr().print(made.error or "The preview failed.", style="red", soft_wrap=True, markup=False)
+        error = RegenError(made.error or "The preview failed.")
+        report([(None, error)], server="", as_json=as_json)
         raise typer.Exit(ExitCode.RENDER_FAILED)
 
 

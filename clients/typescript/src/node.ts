@@ -1,5 +1,6 @@
 /** As `regen-client`, in Node: videos and results are also paths, and server and key come from the environment. */
 
+import { createHash } from "node:crypto";
 import { openAsBlob } from "node:fs";
 import { type FileHandle, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
@@ -106,8 +107,12 @@ class ToPath implements Destination<void> {
     if (this.#part) await rename(this.#part, this.path);
   }
 
+  /** With the ETag a long name would not fit in a file's name: then what tells it from others. */
   get #start(): string {
-    return `.${basename(this.path).slice(0, 40)}.`;
+    const name = basename(this.path);
+    if (Buffer.byteLength(name) <= 150) return `.${name}.`;
+    const digest = createHash("sha256").update(name).digest("hex");
+    return `.${[...name].slice(0, 20).join("")}~${digest.slice(0, 16)}.`;
   }
 }
 

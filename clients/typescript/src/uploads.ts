@@ -8,6 +8,11 @@ import type { OnProgress, PartToSend, ReceivedPart, Upload, VideoFile } from "./
 /** The largest video that is sent in one request, unless the settings say otherwise. */
 export const WHOLE_BYTES = 8 * 1024 * 1024;
 
+/** How many uploads are opened for one video when others take its upload, and the statuses that tell of it. */
+const [MOST_UPLOADS, TAKEN, REPLACED] = [3, [404, 409], 400];
+/** The ids of those of this program, which no other transfer may go on with. */
+const underWay = new Set<string>();
+
 /** Stops an upload for a while: parts under way are given up, those that arrived are kept. */
 export class UploadPause {
   #released: Promise<void> | undefined;
@@ -74,11 +79,29 @@ export async function upload(
     await options.pause?.passed(signal);
     return sendWhole(requests, "/v1/files", "file", video, {}, { ...options, name });
   }
-  const opened = await open(requests, { name, size_bytes: video.size, part_size_bytes: partBytes }, signal);
-  const transfer = new Transfer(requests, video, opened, sendPart, options);
-  const parts = await transfer.sendAll(partsAtOnce);
-  const path = `/v1/uploads/${opened.id}/complete`;
-  return requests.row("POST", path, "file", { json: { parts }, slow: true, signal });
+  const asked = { name, size_bytes: video.size, part_size_bytes: partBytes };
+  let found = await find(requests, asked, video, signal);
+  for (let triesLeft = MOST_UPLOADS - 1; ; triesLeft--) {
+    if (!found || underWay.has(found.opened.id)) {
+      const opened = await requests.row<Upload>("POST", "/v1/uploads", "upload", { json: asked, signal });
+      found = { opened, received: [] };
+    }
+    const { id } = found.opened;
+    underWay.add(id);
+    let taken = TAKEN;
+    try {
+      const transfer = new Transfer(requests, video, found.opened, sendPart, options);
+      const parts = await transfer.sendAll(found.received, partsAtOnce);
+      taken = [...TAKEN, REPLACED];
+      return await requests.row("POST", `/v1/uploads/${id}/complete`, "file", { json: { parts }, slow: true, signal });
+    } catch (error) {
+      // Another page or program that sends a video of this name and size may have taken the same upload.
+      if (!(error instanceof ApiError && taken.includes(error.status) && triesLeft)) throw error;
+    } finally {
+      underWay.delete(id);
+    }
+    found = undefined;
+  }
 }
 
 /** The property `name` of the answer to a form with the video. */
@@ -118,13 +141,10 @@ class Transfer {
     this.#signal = signal ? AbortSignal.any([signal, this.#failed.signal]) : this.#failed.signal;
   }
 
-  async sendAll(partsAtOnce: number): Promise<{ number: number; etag: string }[]> {
-    for (const part of this.opened.receivedParts ?? []) {
-      this.#signal.throwIfAborted();
-      const bytes = this.#bytes(part.number);
-      if (!(await isSame(part, bytes))) continue;
+  async sendAll(received: ReceivedPart[], partsAtOnce: number): Promise<{ number: number; etag: string }[]> {
+    for (const part of received) {
       this.#etags.set(part.number, part.etag);
-      this.#sent.set(part.number, bytes.size);
+      this.#sent.set(part.number, this.#bytes(part.number).size);
     }
     this.#tell();
     const waiting: number[] = [];
@@ -167,8 +187,7 @@ class Transfer {
   }
 
   #bytes(number: number): Blob {
-    const start = (number - 1) * this.opened.partSizeBytes;
-    return this.video.slice(start, start + this.opened.partSizeBytes);
+    return bytesOf(this.video, this.opened, number);
   }
 
   #finish(number: number, etag: string): void {
@@ -191,13 +210,35 @@ class Transfer {
 
 type Asked = { name: string; size_bytes: number; part_size_bytes: number | undefined };
 
-/** An open upload of this name and size, with its `receivedParts`, or a new one. */
-async function open(requests: Requests, asked: Asked, signal?: AbortSignal): Promise<Upload> {
-  const { name, size_bytes: size } = asked;
-  const uploads = await requests.rows<Upload>("/v1/uploads", "uploads", 1000, { signal });
-  const same = uploads.find((one) => one.status === "open" && one.name === name && one.sizeBytes === size);
-  if (same) return requests.row("GET", `/v1/uploads/${same.id}`, "upload", { signal });
-  return requests.row("POST", "/v1/uploads", "upload", { json: asked, signal });
+/** An upload, and those of its received parts that are this video's. */
+type FoundUpload = { opened: Upload; received: ReceivedPart[] };
+
+/** The open upload of this name and size of which most was received; undefined where there is none, or where another
+ * video's parts are all that it has. */
+async function find(
+  requests: Requests,
+  { name, size_bytes: size }: Asked,
+  video: Blob,
+  signal?: AbortSignal,
+): Promise<FoundUpload | undefined> {
+  let best: FoundUpload | undefined;
+  for (const one of await requests.rows<Upload>("/v1/uploads", "uploads", 1000, { signal })) {
+    if (one.status !== "open" || one.name !== name || one.sizeBytes !== size || underWay.has(one.id)) continue;
+    const opened = await requests.row<Upload>("GET", `/v1/uploads/${one.id}`, "upload", { signal });
+    const received: ReceivedPart[] = [];
+    for (const part of opened.receivedParts ?? []) {
+      signal?.throwIfAborted();
+      if (await isSame(part, bytesOf(video, opened, part.number))) received.push(part);
+    }
+    const isOurs = received.length > 0 || !opened.receivedParts?.length;
+    if (isOurs && (!best || received.length > best.received.length)) best = { opened, received };
+  }
+  return best;
+}
+
+function bytesOf(video: Blob, { partSizeBytes }: Upload, number: number): Blob {
+  const start = (number - 1) * partSizeBytes;
+  return video.slice(start, start + partSizeBytes);
 }
 
 /** Whether a received part is this video's, by its ETag: MD5 from S3, the start of SHA-256 from local storage. Of others
@@ -270,7 +311,9 @@ export function etagOf(header: string | null): string {
 }
 
 export function nameOf(video: Blob, name?: string): string {
-  return name ?? (typeof File !== "undefined" && video instanceof File ? video.name : "video");
+  const given = name ?? (typeof File !== "undefined" && video instanceof File ? video.name : "video");
+  // Servers refuse control characters in a form.
+  return given.replaceAll(/\p{Cc}/gu, "");
 }
 
 /** What `promise` resolves to; rejects when `signal` is aborted before. */

@@ -287,6 +287,14 @@ test("a large video in parts, interrupted, paused and changed", async () => {
   const changed = Buffer.from(await readFile(video)).fill("changed", content.length + 100, content.length + 107);
   await new Regen(undefined, undefined, { ...settings, ...parts }).upload(new File([changed], "large.mp4"));
   assert.equal((await asked("PUT")).length, 2 + 3 + 2 + 3);
+
+  // Another program took the upload; several at once never take each other's.
+  await faults({ route: "POST /v1/uploads/*/complete", times: 1, action: { status: 400 } });
+  const opened = async () => (await asked("POST", "/v1/uploads")).filter((sent) => sent.path === "/v1/uploads").length;
+  const before = await opened();
+  assert.equal((await one.upload(video)).sizeBytes, 11 * MEBIBYTE);
+  assert.equal(await opened(), before + 1);
+  await Promise.all([one.upload(video), one.upload(video)]);
 });
 
 test("a part of an upload to S3 is known by its MD5", () => {

@@ -66,6 +66,8 @@ class Answer:
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> Self:
         """Raises RegenError if a property that is always there is missing or malformed."""
+        if not isinstance(row, Mapping):
+            raise RegenError(f"The server's answer has a malformed {cls.__name__.lower()}: {row!r:.100}.")
         values: dict[str, Any] = {"raw": row}
         for known in fields(cls):
             name = _spelling(known.name)

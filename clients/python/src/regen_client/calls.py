@@ -129,7 +129,7 @@ class Calls:
         response = yield from self.send(method, path, **request)
         try:
             return response.json()[name]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RegenError(f"{path} did not answer as the Regen API does: no `{name}`.") from error
 
     def rows(self, path: str, name: str, *, most: int, **query: str | None) -> Flow[list[Any]]:
@@ -142,7 +142,7 @@ class Calls:
             try:
                 page = response.json()
                 rows += page[name]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise RegenError(f"{path} did not answer as the Regen API does: no `{name}`.") from error
             if not page.get("nextCursor"):
                 break

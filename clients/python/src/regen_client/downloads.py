@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import hashlib
+import os
 import re
 from collections.abc import Callable
 from email.message import Message
@@ -19,6 +22,12 @@ from regen_client.errors import ApiError, NoAnswer, RegenError
 from regen_client.flows import Call, Close, Flow, Read, Streamed
 from regen_client.uploads import OnProgress
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LONGEST_NAME_BYTES = 150
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
@@ -59,7 +68,7 @@ def server_name(calls: Calls, url: str) -> Flow[str]:
     names.sort(key=lambda value: not isinstance(value, tuple))
     given = collapse_rfc2231_value(names[0]) if names else unquote(httpx.URL(url).path)
     name = "".join(one for one in re.split(r"[/\\]", given)[-1] if one.isprintable()).strip().lstrip(".")
-    return name[-200:] or "download"
+    return name.encode()[-200:].decode(errors="ignore") or "download"
 
 
 def _fetch(
@@ -72,7 +81,7 @@ def _fetch(
         streamed: Streamed = yield from calls.once("GET", url, headers=headers, streamed=True)
     except ApiError as error:
         if error.status == 416 and rest:  # the whole file is there, or it is another one's
-            yield Call(rest.unlink)
+            yield Call(partial(rest.unlink, missing_ok=True))
             raise NoAnswer("The download begins again.") from error
         raise
     try:
@@ -81,13 +90,18 @@ def _fetch(
         if start and (start != offset or target != rest):
             raise RegenError("The server answered with another part of the file than was asked for.")
         if rest and target != rest:
-            yield Call(rest.unlink)  # of a file that has changed since
-        done = yield from _write(streamed, target, start, total, on_progress)
+            yield Call(partial(rest.unlink, missing_ok=True))  # of a file that has changed since
+        claim = yield Call(lambda: _claim(target, start))
+        try:
+            done = yield from _write(streamed, target, start, total, on_progress)
+            if done != total:
+                raise NoAnswer(f"The download broke off after {done} of {total} bytes.")
+            yield Call(lambda: target.replace(path))
+        finally:
+            if claim is not None:
+                os.close(claim)
     finally:
         yield Close(streamed)
-    if done != total:
-        raise NoAnswer(f"The download broke off after {done} of {total} bytes.")
-    yield Call(lambda: target.replace(path))
 
 
 def _write(
@@ -106,6 +120,35 @@ def _write(
     return done
 
 
+def _claim(target: Path, start: int) -> int | None:
+    """A descriptor that keeps other downloads from this incomplete file until it is closed; None where a system has no
+    such locks. Raises RegenError while another one has it, NoAnswer if it is no longer as long as was seen."""
+    if fcntl is None:
+        return None
+    claim = os.open(target, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # of file systems without locks
+            try:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RegenError(f"Another download is writing {target}.") from None
+        # Another one may have ended since, and have put its file in place.
+        held = os.fstat(claim)
+        if (start and held.st_size != start) or not _is_at(target, held):
+            raise NoAnswer("The download begins again.")
+    except BaseException:
+        os.close(claim)
+        raise
+    return claim
+
+
+def _is_at(path: Path, held: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), held)
+    except FileNotFoundError:
+        return False
+
+
 def _extent(response: httpx.Response) -> tuple[int, int]:
     """Where the answer begins in the file, and the file's length, in bytes."""
     if response.status_code == 206:
@@ -120,7 +163,15 @@ def _extent(response: httpx.Response) -> tuple[int, int]:
 def _beside(path: Path, etag: str) -> Path:
     # A weak ETag does not promise the same bytes.
     kept = "" if etag.startswith("W/") else quote(etag, safe="").replace(".", "%2E")
-    return path.with_name(f".{path.name[:40]}.{kept}.part")
+    return path.with_name(f".{_kept_name(path)}.{kept}.part")
+
+
+def _kept_name(path: Path) -> str:
+    """The name, or for a long one what tells it from others: with the ETag it has to fit in a file's name."""
+    encoded = os.fsencode(path.name)
+    if len(encoded) <= LONGEST_NAME_BYTES:
+        return path.name
+    return f"{path.name[:20]}~{hashlib.sha256(encoded).hexdigest()[:16]}"
 
 
 def _etag(rest: Path) -> str:
@@ -129,6 +180,6 @@ def _etag(rest: Path) -> str:
 
 def _rest(path: Path) -> Path | None:
     """The newest incomplete download that can be continued."""
-    pattern = f".{glob.escape(path.name[:40])}.%22*.part"
+    pattern = f".{glob.escape(_kept_name(path))}.%22*.part"
     found = [one for one in path.parent.glob(pattern) if one.stat().st_size]
     return max(found, key=lambda one: one.stat().st_mtime, default=None)

@@ -54,11 +54,12 @@ class ApiError(RegenError):
         """The error of an answer whose body was read; also of one that a proxy made, without messages."""
         try:
             messages = [str(error["message"]) for error in response.json()["errors"]]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             messages = []
+        moved = f", which points to {response.headers['Location']}" if response.has_redirect_location else ""
         return cls(
             response.status_code,
-            messages or [f"The server answered {response.status_code} {response.reason_phrase}."],
+            messages or [f"The server answered {response.status_code} {response.reason_phrase}{moved}."],
             request_id=response.headers.get("X-Request-ID"),
             retry_after=_seconds(response.headers.get("Retry-After", "")),
         )

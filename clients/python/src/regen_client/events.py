@@ -59,6 +59,8 @@ class Events:
                         break
         except httpx.TransportError:
             pass
+        except RegenError as error:
+            self.refusal = error
         except BaseException:
             yield from self.close()
             raise
@@ -132,4 +134,9 @@ class Events:
             return None
         self._last_id = fields.get("id", self._last_id)
         self.ended = fields.get("event") == "end"
-        return None if self.ended else RenderEvent.read(json.loads(fields["data"]))
+        if self.ended:
+            return None
+        try:
+            return RenderEvent.read(json.loads(fields["data"]))
+        except (ValueError, RecursionError) as error:
+            raise RegenError(f"{self._url} was answered with something else than events.") from error

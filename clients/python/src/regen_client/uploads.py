@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import unicodedata
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,28 +19,62 @@ from regen_client.errors import ApiError, RegenError
 from regen_client.flows import Call, FilePart, Flow, Together
 
 SMALL_BYTES = 8 * 1024 * 1024
+# How many uploads are opened for one video when others take its upload, and the answers that tell of it.
+MOST_UPLOADS = 3
+TAKEN, REPLACED = frozenset({404, 409}), 400
+# The ids of those of this process, which no other transfer may go on with.
+_under_way: set[str] = set()
 
 OnProgress = Callable[[Progress], None]
 
 
 def upload(calls: Calls, path: Path, *, parts_at_once: int, on_progress: OnProgress | None) -> Flow[File]:
-    size_bytes = (yield Call(path.stat)).st_size
-    if size_bytes <= SMALL_BYTES:
+    before = yield Call(path.stat)
+    if before.st_size <= SMALL_BYTES:
         return File.read((yield from send_whole(calls, "/v1/files", "file", path, {}, on_progress)))
-    row = yield from _open(calls, path.name, size_bytes)
-    sent = _PartsSent(row, on_progress)
-    for part in row.get("receivedParts") or ():
-        if (yield Call(partial(_is_same, part, path, row))):
-            sent.finish(part["number"], part["etag"])
+    asked = {"name": _sent_name(path), "size_bytes": before.st_size}
+    row, received = yield from _find(calls, asked, path)
+    tries_left = MOST_UPLOADS
+    while True:
+        tries_left -= 1
+        if row is None or row["id"] in _under_way:
+            received = ()
+            row = yield from calls.row("POST", "/v1/uploads", "upload", json=asked)
+        _under_way.add(row["id"])
+        taken = TAKEN
+        try:
+            sent = _PartsSent(row, on_progress)
+            for part in received:
+                sent.finish(part["number"], part["etag"])
+            parts = yield from _send_all(calls, row, path, sent, parts_at_once=parts_at_once)
+            after = yield Call(path.stat)
+            if (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size):
+                raise RegenError(f"{path} changed while it was sent.")
+            taken = TAKEN | {REPLACED}
+            completed = f"/v1/uploads/{row['id']}/complete"
+            return File.read(
+                (yield from calls.row("POST", completed, "file", json={"parts": parts}, slow=True))
+            )
+        except ApiError as error:
+            # Another program that sends a video of this name and size may have taken the same upload.
+            if error.status not in taken or not tries_left:
+                raise
+        finally:
+            _under_way.discard(row["id"])
+        row = None
+
+
+def _send_all(
+    calls: Calls, row: Mapping[str, Any], path: Path, sent: _PartsSent, *, parts_at_once: int
+) -> Flow[list[dict[str, Any]]]:
+    """Sends the parts that are missing; the numbers and ETags of all."""
     waiting = deque(number for number in range(1, row["partCount"] + 1) if number not in sent.etags)
     if waiting:
         flows = [
             _send_parts(calls, row, path, waiting, sent) for _ in range(min(parts_at_once, len(waiting)))
         ]
         yield Together(flows, stop=waiting.clear)
-    parts = [{"number": number, "etag": etag} for number, etag in sorted(sent.etags.items())]
-    completed = f"/v1/uploads/{row['id']}/complete"
-    return File.read((yield from calls.row("POST", completed, "file", json={"parts": parts}, slow=True)))
+    return [{"number": number, "etag": etag} for number, etag in sorted(sent.etags.items())]
 
 
 def send_whole(
@@ -55,11 +90,17 @@ def send_whole(
     content: bytes = yield Call(path.read_bytes)
     if not content:
         raise RegenError(f"{path} is empty.")
-    files = {"file": (path.name, content)}
+    files = {"file": (_sent_name(path), content)}
     row = yield from calls.row("POST", url, name, files=files, data=dict(fields), headers=headers, slow=True)
     if on_progress:
         on_progress(Progress(stage="upload", done=len(content), total=len(content)))
     return row
+
+
+def _sent_name(path: Path) -> str:
+    """A file's name as the API takes it: without control characters, with question marks for bytes that are no text."""
+    text = path.name.encode("utf-8", "replace").decode()
+    return "".join(one for one in text if unicodedata.category(one) != "Cc")
 
 
 class _PartsSent:
@@ -90,14 +131,26 @@ def _place(upload: Mapping[str, Any], number: int) -> tuple[int, int]:
     return start, min(upload["partSizeBytes"], upload["sizeBytes"] - start)
 
 
-def _open(calls: Calls, name: str, size_bytes: int) -> Flow[Any]:
-    """An open upload of this name and size, with its `receivedParts`, or a new one."""
+def _find(
+    calls: Calls, asked: Mapping[str, Any], path: Path
+) -> Flow[tuple[Mapping[str, Any] | None, Sequence[Mapping[str, Any]]]]:
+    """The open upload of this name and size of which most was received, and its parts that are this file's; None
+    where there is none, or where another file's are all that it has."""
+    best, received = None, []
     for row in (yield from calls.rows("/v1/uploads", "uploads", most=1000)):
-        if (row["status"], row["name"], row["sizeBytes"]) == ("open", name, size_bytes):
-            return (yield from calls.row("GET", f"/v1/uploads/{row['id']}", "upload"))
-    return (
-        yield from calls.row("POST", "/v1/uploads", "upload", json={"name": name, "size_bytes": size_bytes})
-    )
+        if (row["status"], row["name"], row["sizeBytes"]) != ("open", asked["name"], asked["size_bytes"]):
+            continue
+        if row["id"] in _under_way:
+            continue
+        upload = yield from calls.row("GET", f"/v1/uploads/{row['id']}", "upload")
+        parts = upload.get("receivedParts") or []
+        same = []
+        for part in parts:
+            if (yield Call(partial(_is_same, part, path, upload))):
+                same.append(part)
+        if (same or not parts) and (best is None or len(same) > len(received)):
+            best, received = upload, same
+    return best, received
 
 
 def _is_same(part: Mapping[str, Any], path: Path, upload: Mapping[str, Any]) -> bool:
