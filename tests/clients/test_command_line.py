@@ -168,6 +168,14 @@ def test_a_key_that_is_refused_and_a_server_that_is_away(command, monkeypatch):
     assert (answer.exit_code, "does not answer" in answer.stderr) == (ExitCode.NO_ANSWER, True)
     monkeypatch.delenv("REGEN_KEY")
     assert command("list").exit_code == 0, "a login that failed changed nothing"
+    for key in ("ключ", "two\nlines", "a word"):
+        monkeypatch.setenv("REGEN_KEY", key)
+        for words in (["list"], ["verify-api", "http://127.0.0.1:9"], ["login", "http://127.0.0.1:9"]):
+            answer = command(*words)
+            assert (answer.exit_code, "was it copied whole" in answer.stderr) == (ExitCode.NO_ACCESS, True), (
+                words
+            )
+            assert key not in answer.output
 
 
 def test_an_interrupted_upload_leaves_nothing_and_the_way_on(

@@ -281,6 +281,15 @@ def test_what_is_no_answer_of_the_api_is_refused(content):
         run(Operations(calls=_calls(), parts_at_once=1, poll_seconds=1).get("abc123"), http)
 
 
+def test_an_id_is_one_part_of_a_path_and_a_key_is_one_word():
+    flow = Operations(calls=_calls(), parts_at_once=1, poll_seconds=1).get("../a?b")
+    assert next(flow).url == "http://127.0.0.1:9/v1/renders/..%2Fa%3Fb"
+    for key in ("ключ", "two\nlines", "a word"):
+        with pytest.raises(ValueError, match="characters") as refused:
+            Regen("http://127.0.0.1:9", key)
+        assert key not in str(refused.value)
+
+
 def test_a_redirection_says_where_to():
     moved = httpx.Response(301, headers={"Location": "https://regen.example.com/v1/engines"})
     assert "https://regen.example.com/v1/engines" in ApiError.of(moved).messages[0]

@@ -100,4 +100,14 @@ def find_key(server: str) -> str:
     key = os.environ.get("REGEN_KEY") or read_logins().keys.get(server)
     if not key:
         raise NoLogin(f"There is no key for {server}. Log in by `regen login {server}`, or set REGEN_KEY.")
-    return key
+    return checked_key(key)
+
+
+def checked_key(key: str) -> str:
+    """Raises NoLogin for what no header can hold."""
+    from regen_client.calls import Calls
+
+    try:
+        return Calls.checked_key(key)
+    except ValueError as error:
+        raise NoLogin(str(error)) from error

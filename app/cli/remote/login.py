@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.remote.connection import ServerOption, find_server, keep_login, server_address
+from app.cli.remote.connection import ServerOption, checked_key, find_server, keep_login, server_address
 from app.cli.remote.session import carry_out
 from app.cli.reporting import AsJson, print_json, stderr
 
@@ -28,7 +28,7 @@ def login(
     address = server_address(server or os.environ.get("REGEN_SERVER") or _ask("Server"))
     key = os.environ.get("REGEN_KEY") or _ask("Key", hidden=True)
     engines = carry_out(lambda regen: regen.engines(), server=address, key=key, as_json=as_json)
-    path = keep_login(address, key)
+    path = keep_login(address, checked_key(key))
     if as_json:
         print_json({"server": address, "engines": [engine.raw for engine in engines]})
         return

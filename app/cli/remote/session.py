@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 from rich.markup import escape
 
-from app.cli.remote.connection import NoLogin, find_key, find_server
+from app.cli.remote.connection import NoLogin, checked_key, find_key, find_server
 from app.cli.reporting import stderr
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def carry_out(
     address = ""
 
     async def connected() -> T:
-        async with AsyncRegen(address, key or find_key(address), retries=retries) as regen:
+        known = checked_key(key) if key else find_key(address)
+        async with AsyncRegen(address, known, retries=retries) as regen:
             return await work(regen)
 
     try:

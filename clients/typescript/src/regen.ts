@@ -50,7 +50,10 @@ export class Regen {
   /** A lost connection and the statuses 408, 429, 502, 503 and 504 are tried again. */
   constructor(baseUrl: string, key: string, settings: Settings = {}, headers: Record<string, string> = {}) {
     if (!baseUrl || !key) throw new TypeError("Name the server's address and an API key.");
-    this.requests = new Requests(baseUrl, key, settings, headers);
+    if (!/^[!-~]+$/.test(key.trim())) {
+      throw new TypeError("The API key has characters that no key has: was it copied whole, and alone?");
+    }
+    this.requests = new Requests(baseUrl, key.trim(), settings, headers);
     this.#settings = settings;
   }
 

@@ -67,6 +67,14 @@ class Calls:
         """Without a slash or a `/v1` at the end, which the paths have."""
         return re.sub(r"(/v1)?/*$", "", base_url.strip())
 
+    @staticmethod
+    def checked_key(key: str) -> str:
+        """Without space around it. Raises ValueError, which does not show it, for what no header can hold."""
+        key = key.strip()
+        if not re.fullmatch(r"[!-~]+", key):
+            raise ValueError("The API key has characters that no key has: was it copied whole, and alone?")
+        return key
+
     def new_retries(self) -> Retries:
         return Retries(self.retries, self.longest_wait_seconds, self.on_retry)
 

@@ -58,7 +58,7 @@ class _Client(ABC):
             raise ValueError("Name the server's address and an API key, or set REGEN_SERVER and REGEN_KEY.")
         calls = Calls(
             base_url=Calls.address(base_url),
-            key=key,
+            key=Calls.checked_key(key),
             timeout=timeout,
             retries=retries,
             longest_wait_seconds=longest_wait_seconds,

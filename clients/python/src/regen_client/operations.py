@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from regen_client.answers import Engine, Estimate, File, Preview, Progress, Render, RenderEvent, Usage
 from regen_client.calls import Calls
@@ -106,7 +107,7 @@ class Operations:
 
     def frame(self, file: File | str, at_seconds: float) -> Flow[bytes]:
         """A JPEG."""
-        path = f"/v1/files/{file if isinstance(file, str) else file.id}/frame"
+        path = f"/v1/files/{quote(file if isinstance(file, str) else file.id, safe='')}/frame"
         response = yield from self.calls.send("GET", path, params={"at_seconds": at_seconds})
         return response.content
 
@@ -210,7 +211,7 @@ def _deadline(timeout: float | None) -> float:
 
 
 def _id(render: Render | str) -> str:
-    return render if isinstance(render, str) else render.id
+    return quote(render if isinstance(render, str) else render.id, safe="")
 
 
 def _is_url(text: str) -> bool:
