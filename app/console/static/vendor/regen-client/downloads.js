@@ -82,7 +82,12 @@ export async function serverName(requests, url, signal) {
         : (plain?.[1]?.replaceAll(/\\(.)/g, "$1") ?? plain?.[2] ?? decoded(new URL(url).pathname));
     const last = given.split(/[/\\]/).at(-1) ?? "";
     const name = last.replaceAll(/\p{C}/gu, "").trim().replace(/^\.+/, "");
-    return name.slice(-200) || "download";
+    return lastBytes(name, 200) || "download";
+}
+/** The end of a text, at most so many bytes of UTF-8. */
+function lastBytes(text, most) {
+    const bytes = new TextEncoder().encode(text).slice(-most);
+    return new TextDecoder().decode(bytes).replace(/^\uFFFD+/, "");
 }
 function decoded(text) {
     try {

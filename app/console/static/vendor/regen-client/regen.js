@@ -17,7 +17,10 @@ export class Regen {
     constructor(baseUrl, key, settings = {}, headers = {}) {
         if (!baseUrl || !key)
             throw new TypeError("Name the server's address and an API key.");
-        this.requests = new Requests(baseUrl, key, settings, headers);
+        if (!/^[!-~]+$/.test(key.trim())) {
+            throw new TypeError("The API key has characters that no key has: was it copied whole, and alone?");
+        }
+        this.requests = new Requests(baseUrl, key.trim(), settings, headers);
         this.#settings = settings;
     }
     /** Upload a video: over 8 MiB in parts, several at once, going on with an open upload of the same content. A URL is

@@ -4,6 +4,10 @@ import { hex, md5 } from "./md5.js";
 import { Silence, lost } from "./requests.js";
 /** The largest video that is sent in one request, unless the settings say otherwise. */
 export const WHOLE_BYTES = 8 * 1024 * 1024;
+/** How many uploads are opened for one video when others take its upload, and the statuses that tell of it. */
+const [MOST_UPLOADS, TAKEN, REPLACED] = [3, [404, 409], 400];
+/** The ids of those of this program, which no other transfer may go on with. */
+const underWay = new Set();
 /** Stops an upload for a while: parts under way are given up, those that arrived are kept. */
 export class UploadPause {
     #released;
@@ -39,11 +43,32 @@ export async function upload(requests, video, { partsAtOnce, wholeBytes, partByt
         await options.pause?.passed(signal);
         return sendWhole(requests, "/v1/files", "file", video, {}, { ...options, name });
     }
-    const opened = await open(requests, { name, size_bytes: video.size, part_size_bytes: partBytes }, signal);
-    const transfer = new Transfer(requests, video, opened, sendPart, options);
-    const parts = await transfer.sendAll(partsAtOnce);
-    const path = `/v1/uploads/${opened.id}/complete`;
-    return requests.row("POST", path, "file", { json: { parts }, slow: true, signal });
+    const asked = { name, size_bytes: video.size, part_size_bytes: partBytes };
+    let found = await find(requests, asked, video, signal);
+    for (let triesLeft = MOST_UPLOADS - 1;; triesLeft--) {
+        if (!found || underWay.has(found.opened.id)) {
+            const opened = await requests.row("POST", "/v1/uploads", "upload", { json: asked, signal });
+            found = { opened, received: [] };
+        }
+        const { id } = found.opened;
+        underWay.add(id);
+        let taken = TAKEN;
+        try {
+            const transfer = new Transfer(requests, video, found.opened, sendPart, options);
+            const parts = await transfer.sendAll(found.received, partsAtOnce);
+            taken = [...TAKEN, REPLACED];
+            return await requests.row("POST", `/v1/uploads/${id}/complete`, "file", { json: { parts }, slow: true, signal });
+        }
+        catch (error) {
+            // Another page or program that sends a video of this name and size may have taken the same upload.
+            if (!(error instanceof ApiError && taken.includes(error.status) && triesLeft))
+                throw error;
+        }
+        finally {
+            underWay.delete(id);
+        }
+        found = undefined;
+    }
 }
 /** The property `name` of the answer to a form with the video. */
 export async function sendWhole(requests, path, property, video, fields, { name, onProgress, signal, headers }) {
@@ -78,14 +103,10 @@ class Transfer {
         const { signal } = options;
         this.#signal = signal ? AbortSignal.any([signal, this.#failed.signal]) : this.#failed.signal;
     }
-    async sendAll(partsAtOnce) {
-        for (const part of this.opened.receivedParts ?? []) {
-            this.#signal.throwIfAborted();
-            const bytes = this.#bytes(part.number);
-            if (!(await isSame(part, bytes)))
-                continue;
+    async sendAll(received, partsAtOnce) {
+        for (const part of received) {
             this.#etags.set(part.number, part.etag);
-            this.#sent.set(part.number, bytes.size);
+            this.#sent.set(part.number, this.#bytes(part.number).size);
         }
         this.#tell();
         const waiting = [];
@@ -132,8 +153,7 @@ class Transfer {
         }
     }
     #bytes(number) {
-        const start = (number - 1) * this.opened.partSizeBytes;
-        return this.video.slice(start, start + this.opened.partSizeBytes);
+        return bytesOf(this.video, this.opened, number);
     }
     #finish(number, etag) {
         this.#etags.set(number, etag);
@@ -151,14 +171,29 @@ class Transfer {
         this.options.onProgress?.({ stage: "upload", done, total: sizeBytes, uploadId: id });
     }
 }
-/** An open upload of this name and size, with its `receivedParts`, or a new one. */
-async function open(requests, asked, signal) {
-    const { name, size_bytes: size } = asked;
-    const uploads = await requests.rows("/v1/uploads", "uploads", 1000, { signal });
-    const same = uploads.find((one) => one.status === "open" && one.name === name && one.sizeBytes === size);
-    if (same)
-        return requests.row("GET", `/v1/uploads/${same.id}`, "upload", { signal });
-    return requests.row("POST", "/v1/uploads", "upload", { json: asked, signal });
+/** The open upload of this name and size of which most was received; undefined where there is none, or where another
+ * video's parts are all that it has. */
+async function find(requests, { name, size_bytes: size }, video, signal) {
+    let best;
+    for (const one of await requests.rows("/v1/uploads", "uploads", 1000, { signal })) {
+        if (one.status !== "open" || one.name !== name || one.sizeBytes !== size || underWay.has(one.id))
+            continue;
+        const opened = await requests.row("GET", `/v1/uploads/${one.id}`, "upload", { signal });
+        const received = [];
+        for (const part of opened.receivedParts ?? []) {
+            signal?.throwIfAborted();
+            if (await isSame(part, bytesOf(video, opened, part.number)))
+                received.push(part);
+        }
+        const isOurs = received.length > 0 || !opened.receivedParts?.length;
+        if (isOurs && (!best || received.length > best.received.length))
+            best = { opened, received };
+    }
+    return best;
+}
+function bytesOf(video, { partSizeBytes }, number) {
+    const start = (number - 1) * partSizeBytes;
+    return video.slice(start, start + partSizeBytes);
 }
 /** Whether a received part is this video's, by its ETag: MD5 from S3, the start of SHA-256 from local storage. Of others
  * nothing is known, and the part is sent again: another video may have the same name and size. */
@@ -231,7 +266,9 @@ export function etagOf(header) {
     throw new RegenError("The ETag of a part cannot be read: the bucket's CORS rule has to expose it.");
 }
 export function nameOf(video, name) {
-    return name ?? (typeof File !== "undefined" && video instanceof File ? video.name : "video");
+    const given = name ?? (typeof File !== "undefined" && video instanceof File ? video.name : "video");
+    // Servers refuse control characters in a form.
+    return given.replaceAll(/\p{Cc}/gu, "");
 }
 /** What `promise` resolves to; rejects when `signal` is aborted before. */
 function until(promise, signal) {
