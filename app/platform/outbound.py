@@ -39,6 +39,11 @@ NO_HOST = "The URL does not name a host."
 TOO_SLOW = "The other server took too long."
 GIVEN_UP = "the exchange was given up"
 WRITE_BYTES = 16 * 1024
+# A head, with those that may come before it (status 1xx): each costs time to parse, and there might be no end of them.
+MOST_HEAD_BYTES = 100 * 1024
+# Beyond so many pieces of an answer they may not have fewer bytes on average: a chunk of one byte takes as long to
+# parse as a large one.
+MOST_TINY_PIECES, TINY_PIECE_BYTES = 1000, 128
 
 # A DNS name, or an address without a zone.
 _HOST = re.compile(rb"[A-Za-z0-9._:-]+")
@@ -57,6 +62,7 @@ def guarded_client(
 ) -> httpx.Client:
     """A client for one exchange with a user-supplied URL, which must have passed `check_url`.
 
+    An answer in tiny chunks, or with too many heads before it, counts as invalid HTTP.
     All its traffic ends `total_seconds` from now, and a wait for the other server soon after `cancelled` returns True:
     nothing else interrupts a thread that reads. It follows no redirects (see `followed`), keeps neither cookies nor
     connections, and uses no proxy. Use it inside `with outbound_errors()`. `resolve` returns a host's addresses (by
@@ -160,6 +166,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
         self._deadline = deadline
         self._cancelled = cancelled
         self._system = httpcore.SyncBackend()
+        self.head = _Head()
 
     def connect_tcp(
         self,
@@ -183,7 +190,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
             else:
-                return _BoundedStream(stream, self._deadline, self._cancelled)
+                return _BoundedStream(stream, self._deadline, self._cancelled, self.head)
         assert failure is not None
         raise failure
 
@@ -203,22 +210,39 @@ class _GuardedBackend(httpcore.NetworkBackend):
         return permitted
 
 
+class _Head:
+    """How much was read of an answer whose head is not complete yet."""
+
+    def __init__(self) -> None:
+        self.is_complete = False
+        self._read_bytes = 0
+
+    def note(self, data: bytes) -> bytes:
+        """The data. Raises RemoteProtocolError if more follows what is too much for a head."""
+        if not self.is_complete and self._read_bytes > MOST_HEAD_BYTES:
+            raise httpcore.RemoteProtocolError("the answer's head does not end")
+        self._read_bytes += len(data)
+        return data
+
+
 class _BoundedStream(httpcore.NetworkStream):
     """A stream whose operations all end at the deadline, and once `cancelled` returns True."""
 
     def __init__(
-        self, stream: httpcore.NetworkStream, deadline: float, cancelled: Callable[[], bool]
+        self, stream: httpcore.NetworkStream, deadline: float, cancelled: Callable[[], bool], head: _Head
     ) -> None:
         self._stream = stream
         self._deadline = deadline
         self._cancelled = cancelled
+        self._head = head
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         ends_at = time.monotonic() + _remaining(self._deadline, timeout)
         while not self._cancelled():
             left = ends_at - time.monotonic()
             try:
-                return self._stream.read(max_bytes, timeout=max(0.001, min(left, CANCEL_POLL_SECONDS)))
+                seconds = max(0.001, min(left, CANCEL_POLL_SECONDS))
+                return self._head.note(self._stream.read(max_bytes, timeout=seconds))
             except httpcore.ReadTimeout:
                 if left <= CANCEL_POLL_SECONDS:
                     raise
@@ -241,7 +265,7 @@ class _BoundedStream(httpcore.NetworkStream):
         inner = self._stream.start_tls(
             ssl_context, server_hostname=server_hostname, timeout=_remaining(self._deadline, timeout)
         )
-        return _BoundedStream(inner, self._deadline, self._cancelled)
+        return _BoundedStream(inner, self._deadline, self._cancelled, self._head)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -250,7 +274,8 @@ class _BoundedStream(httpcore.NetworkStream):
 class _Transport(httpx.BaseTransport):
     """A transport with a network backend, which httpx's own does not accept. Each request makes a new connection."""
 
-    def __init__(self, backend: httpcore.NetworkBackend, *, tls: ssl.SSLContext) -> None:
+    def __init__(self, backend: _GuardedBackend, *, tls: ssl.SSLContext) -> None:
+        self._head = backend.head
         self._pool = httpcore.ConnectionPool(
             ssl_context=tls, network_backend=backend, max_keepalive_connections=0, http1=True, http2=False
         )
@@ -272,6 +297,7 @@ class _Transport(httpx.BaseTransport):
                     extensions=request.extensions,
                 )
             )
+        self._head.is_complete = True
         return httpx.Response(
             status_code=answer.status,
             headers=answer.headers,
@@ -289,7 +315,12 @@ class _AnswerStream(httpx.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         with _httpx_errors():
-            yield from self._answer.iter_stream()
+            read_bytes = 0
+            for number, piece in enumerate(self._answer.iter_stream(), start=1):
+                read_bytes += len(piece)
+                if number > MOST_TINY_PIECES and read_bytes < number * TINY_PIECE_BYTES:
+                    raise httpcore.RemoteProtocolError("the answer comes in tiny chunks")
+                yield piece
 
     def close(self) -> None:
         self._answer.close()

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 
@@ -244,6 +244,47 @@ class TestTime:
             threading.Thread(target=answer, daemon=True).start()
             with pytest.raises(OutboundError, match="invalid HTTP"):
                 get(f"http://127.0.0.1:{server.getsockname()[1]}/")
+
+
+class TestEffort:
+    """What takes long to read, and is short to send."""
+
+    CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    @contextmanager
+    def answering(self, *pieces: bytes) -> Iterator[str]:
+        """The URL of a server that answers with these, the last one again and again until the client leaves."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def answer() -> None:
+                connection, _ = server.accept()
+                with connection, suppress(OSError):
+                    connection.recv(1000)
+                    for piece in pieces:
+                        connection.sendall(piece)
+                    while pieces[-1]:
+                        connection.sendall(pieces[-1])
+
+            threading.Thread(target=answer, daemon=True).start()
+            yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+
+    @pytest.mark.parametrize(
+        "pieces",
+        [(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100,), (CHUNKED, b"1\r\nx\r\n" * 100)],
+        ids=["heads without end", "chunks of one byte"],
+    )
+    def test_the_reading_is_given_up(self, pieces):
+        began = time.thread_time()
+        with self.answering(*pieces) as url, pytest.raises(OutboundError, match="invalid HTTP"):
+            get(url, total_seconds=60.0)
+        assert time.thread_time() - began < 5
+
+    def test_what_other_servers_send_is_read(self):
+        """Hints before the answer, and chunks of the size of a packet of MPEG-TS."""
+        hints, packets = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 20, 3000
+        body = b"bc\r\n%b\r\n" % (b"x" * 188) * packets + b"0\r\n\r\n"
+        with self.answering(hints, self.CHUNKED, body, b"") as url:
+            assert get(url) == (200, "x" * 188 * packets)
 
 
 @pytest.fixture(scope="module")
