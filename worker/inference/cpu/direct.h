@@ -47,21 +47,36 @@ MATRIX_TARGET static __attribute__((noinline)) void MATRICES(sum)(
     __asm__ volatile("" ::: "memory");
 }
 
-/* Finishes `panels` times 16 results of a pixel of a direct step, from `channel` on. */
+/* Stores a value in bfloat16: once, or in the 2x2 pixels of a picture of twice the size, whose strides are given. */
+MATRIX_TARGET static inline void MATRICES(put)(uint16_t *to, vector value, int is_twice, int64_t next, int64_t below) {
+    const NAMED(halves) rounded = MATRIX_ROUND(value);
+    *(NAMED(halves) *)to = rounded;
+    if (!is_twice) return;
+    *(NAMED(halves) *)(to + next) = rounded;
+    *(NAMED(halves) *)(to + below) = rounded;
+    *(NAMED(halves) *)(to + below + next) = rounded;
+}
+
+/* Finishes LANES results of each of `pixels` adjacent pixels of a direct step, from `channel` on. `sums` has 32 of each. */
 MATRIX_TARGET static inline void MATRICES(finish)(
-    const struct step *step, const float *sums, int channel, int panels, int64_t row, int64_t column
+    const struct step *whole, const float *sums, int64_t pixels, int channel, int64_t row, int64_t column
 ) {
-    const int64_t pixel = row * step->width + column;
-    for (int at = 0; at < panels * BLOCK; at += LANES) {
-        const vector value = NAMED(follow)(step, NAMED(load)(sums + at), channel + at, pixel);
-        if (step->output) NAMED(keep)(step, value, channel + at, row, column, pixel);
-        if (step->rounded) {
-            const NAMED(halves) rounded = MATRIX_ROUND(value);
-            const int times = step->is_enlarging ? 2 : 1;
-            for (int y = 0; y < times; y++)
-                for (int x = 0; x < times; x++)
-                    *(NAMED(halves) *)(rounded_at(step, row * times + y, column * times + x) + channel + at) = rounded;
-        }
+    /* No store reaches a copy: the compiler decides once for all pixels what is the same for all. */
+    const struct step own = *whole, *step = &own;
+    const int64_t first = row * step->width + column;
+    const int is_twice = step->is_enlarging, times = is_twice ? 2 : 1;
+    const int64_t next = step->rounded_stride, below = next * pitch_of((int64_t)step->width * times);
+    uint16_t *to = step->rounded ? rounded_at(step, row * times, column * times) + channel : NULL;
+    if (!step->output) {
+        /* Most steps, and those with the fewest multiplications for each result. */
+        for (int64_t at = 0; at < pixels; at++, to += next * times)
+            MATRICES(put)(to, NAMED(follow)(step, NAMED(load)(sums + at * 32), channel, first + at), is_twice, next, below);
+        return;
+    }
+    for (int64_t at = 0; at < pixels; at++) {
+        const vector value = NAMED(follow)(step, NAMED(load)(sums + at * 32), channel, first + at);
+        NAMED(keep)(step, value, channel, row, column + at, first + at);
+        if (to) MATRICES(put)(to + at * next * times, value, is_twice, next, below);
     }
 }
 
@@ -80,8 +95,8 @@ MATRIX_TARGET static void MATRICES(convolve)(const struct step *step, int64_t fi
             for (int64_t column = 0; column < step->width; column += 32) {
                 const int64_t left = step->width - column;
                 MATRICES(sum)(chunks, count, column, left > 16 ? 2 : 1, wide, weights, scratch);
-                for (int pixel = 0; pixel < 32 && pixel < left; pixel++)
-                    MATRICES(finish)(step, scratch + pixel * 32, panel * BLOCK, wide, row, column + pixel);
+                for (int at = 0; at < wide * BLOCK; at += LANES)
+                    MATRICES(finish)(step, scratch + at, left < 32 ? left : 32, panel * BLOCK + at, row, column);
             }
             weights += (int64_t)count * wide * MATRIX_VALUES;
         }
