@@ -122,7 +122,8 @@ class ApiServer(uvicorn.Server):
 
 
 class _StartupFailure:
-    """An ASGI wrapper that keeps a RegenError of the application's start, which uvicorn would log as a traceback."""
+    """An ASGI wrapper that keeps a RegenError of the application's start, which uvicorn would log as a traceback, as it
+    would the end of an application that is not waited for."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -135,7 +136,7 @@ class _StartupFailure:
         failed: list[Message] = []
 
         async def hold_failure(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed":
+            if message["type"] in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
                 failed.append(message)
             else:
                 await send(message)
@@ -145,6 +146,8 @@ class _StartupFailure:
         except RegenError as error:
             self.failure = error
             failed = [{"type": "lifespan.startup.failed", "message": ""}]
+        except asyncio.CancelledError:
+            failed = []  # By a second signal. uvicorn would log a traceback of this error, too.
         finally:
             for message in failed:
                 await send(message)

@@ -45,6 +45,15 @@ def stop_and_look(server, number):
     assert not broker_socket(server).parent.exists()
 
 
+def test_a_server_that_is_told_to_stop_twice_says_nothing_of_it(serve):
+    server = serve("--no-worker")
+    server.wait_until_ready()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        server.process.send_signal(number)
+    assert server.process.wait(timeout=20) == 0
+    assert "Traceback" not in server.output
+
+
 def test_a_second_server_on_the_same_data_is_refused_and_harms_nothing(serve):
     first = serve("--no-worker")
     ready = first.wait_until_ready()
