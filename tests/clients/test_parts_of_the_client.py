@@ -1,7 +1,9 @@
 """regen_client without a server: what it takes, what it reads, and what it is made of."""
 
 import ast
+import asyncio
 import base64
+import errno
 import inspect
 import json
 import os
@@ -20,10 +22,10 @@ from click import Context
 from regen_client import AsyncRegen, InvalidWebhook, Regen, RegenError, verify_webhook
 from regen_client.answers import Answer, _spelling
 from regen_client.calls import Calls, Retries
-from regen_client.downloads import _claim, server_name
+from regen_client.downloads import _claim, _write, server_name
 from regen_client.errors import ApiError, NoAnswer
 from regen_client.events import Events
-from regen_client.flows import Close, FilePart, Pause, Read, Send, Streamed, run
+from regen_client.flows import Call, Close, FilePart, Pause, Read, Send, Streamed, run
 from regen_client.operations import Operations, _source
 from standardwebhooks import Webhook
 from typer.main import get_command
@@ -399,6 +401,42 @@ def test_what_the_server_calls_a_file_is_a_plain_name(disposition, name):
     with pytest.raises(StopIteration) as ended:
         flow.send(None)
     assert ended.value.value == name
+
+
+def test_waits_keep_no_other_request_from_its_connection():
+    """Each may hold a connection for as long as its render takes."""
+
+    async def asked_at_once(number: int) -> None:
+        all_are_there = asyncio.Event()
+        connections = 0
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            if connections == number:
+                all_are_there.set()
+            await all_are_there.wait()
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, AsyncRegen(f"http://127.0.0.1:{port}", "key") as regen:
+            answers = await asyncio.gather(
+                *(regen.get_render("none") for _ in range(number)), return_exceptions=True
+            )
+        assert all(isinstance(one, ApiError) for one in answers)
+
+    asyncio.run(asyncio.wait_for(asked_at_once(120), 60))
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    target = tmp_path / ".clip.mp4.%22abc%22.part"
+    flow = _write(Streamed(httpx.Response(200)), target, 0, 5, None)
+    assert isinstance(next(flow), Read)
+    assert isinstance(flow.send(b"bytes"), Call)
+    with pytest.raises(OSError, match=r"No space left on device: .*\.part"):
+        flow.throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
 
 def test_a_file_that_became_shorter_is_not_sent_as_it_was(tmp_path):

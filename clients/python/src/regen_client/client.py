@@ -27,6 +27,8 @@ from regen_client.operations import Operations, Result, Source
 from regen_client.options import PreviewOptions, RenderOptions
 from regen_client.uploads import OnProgress
 
+# As many as are asked for: streams of events, each for as long as its render, would keep an upload waiting for one.
+CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 PathLike = str | os.PathLike[str]
 
 try:
@@ -83,7 +85,7 @@ class Regen(_Client):
     """
 
     def _open(self) -> None:
-        self._http = httpx.Client()
+        self._http = httpx.Client(limits=CONNECTIONS)
 
     def __enter__(self) -> Self:
         return self
@@ -200,7 +202,7 @@ class AsyncRegen(_Client):
     """As Regen, with asyncio. `on_progress` is an ordinary function."""
 
     def _open(self) -> None:
-        self._http = httpx.AsyncClient()
+        self._http = httpx.AsyncClient(limits=CONNECTIONS)
 
     async def __aenter__(self) -> Self:
         return self

@@ -117,6 +117,8 @@ def _write(
                     on_progress(Progress(stage="download", done=done, total=total))
         except httpx.TransportError as error:
             raise lost(error) from error
+        except OSError as error:  # a full disk, which does not name its file
+            raise type(error)(error.errno, error.strerror, str(target)) from error
     return done
 
 
