@@ -98,14 +98,16 @@ _ERRORS: dict[int, tuple[str, str]] = {
     500: ("A defect of the server; its log says more.", UNEXPECTED),
     503: ("The server cannot take this just now.", "The database cannot be reached just now."),
 }
-# The largest body that is read into memory.
-SMALL_BODY_BYTES = 2 * MIB
+# The largest bodies that are read into memory: of all the API's but the list of an upload's parts, and of that one.
+# JSON is read at one go, and other requests wait meanwhile.
+SMALL_BODY_BYTES, LONG_LIST_BYTES = 64 * 1024, 2 * MIB
 # Refusals of the framework and the middleware without a message of their own.
 _HTTP_ERRORS = {
     # JSON that cannot be read for a reason other than its syntax, such as its encoding.
     HTTPStatus.BAD_REQUEST: INVALID_JSON,
     HTTPStatus.REQUEST_TIMEOUT: _ERRORS[408][1],
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"The request's body is larger than {SMALL_BODY_BYTES // MIB} MiB.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"The request's body is larger than {SMALL_BODY_BYTES // 1024} KiB, or than "
+    f"{LONG_LIST_BYTES // MIB} MiB to complete an upload.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is compressed: send it as it is, without `Content-Encoding`.",
 }
 

@@ -128,7 +128,10 @@ def test_a_body_that_nobody_streams_is_small(client, announced):
     large = client.post("/points/1", content=3 * part if announced else iter([part] * 3), headers=headers)
 
     assert (small.status_code, large.status_code) == (200, 413)
-    assert large.json() == {"errors": [{"message": "The request's body is larger than 2 MiB."}]}
+    (error,) = large.json()["errors"]
+    assert (
+        error["message"] == "The request's body is larger than 64 KiB, or than 2 MiB to complete an upload."
+    )
 
 
 def test_the_database_is_away(client, database, logs):

@@ -95,6 +95,16 @@ def test_head_needs_what_get_needs(stranger):
         assert stranger.head(filled(path)).status_code == stranger.get(filled(path)).status_code, path
 
 
+def test_only_the_list_of_parts_may_be_long(client):
+    """JSON is read at one go: while a process reads it, nobody else is answered."""
+    parts = [{"number": number, "etag": f'"{number:032x}"'} for number in range(1, 10_001)]
+    for path in {path for _, path, _ in WITH_JSON}:
+        method = next(method for method, other, _ in WITH_JSON if other == path)
+        response = client.request(method, filled(path), json={"parts": parts})
+        # There is no such upload.
+        assert response.status_code == (404 if path.endswith("/complete") else 413), path
+
+
 @pytest.mark.parametrize("path", [path for path in GETS if path.startswith("/v1/") and path != EVENTS])
 def test_caches_keep_nothing_that_needed_a_key(client, path):
     """Whatever the answer, and however the key was sent: a shared cache passes it to nobody else."""
