@@ -126,7 +126,8 @@ class Launch:
         self._ruleset = call_kernel("syscall", LANDLOCK_CREATE_RULESET, content, len(content), 0)
 
     def _allow(self, rule: str) -> None:
-        assert sys.platform == "linux"
+        if sys.platform != "linux":
+            return
         directory, file, path = rule.split(":", 2)
         try:
             opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
