@@ -19,7 +19,7 @@ from app.platform.errors import (
 )
 from app.platform.media.codecs import Quality, VmafTarget
 from app.platform.media.ffmpeg import FfmpegRunner
-from app.platform.storage.contract import Storage
+from app.platform.storage.contract import Storage, delete_under
 from app.platform.storage.keys import segments_prefix, sound_key
 from app.work.loop import Cancelled
 from app.work.outage_retry import OutageRetry, is_disk_full
@@ -151,7 +151,7 @@ class JobFiles:
 
     def remove_segments(self, render_id: str) -> None:
         try:
-            self.storage.delete_all([stored.key for stored in self.storage.list(segments_prefix(render_id))])
+            delete_under(self.storage, segments_prefix(render_id))
         except StorageError as error:
             # The render is complete; its segments only take up space.
             log.warning("segments_not_removed", render_id=render_id, error=error.message)

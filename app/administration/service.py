@@ -10,7 +10,7 @@ from app.administration import queries as administration_queries
 from app.destinations import service as destinations
 from app.platform.database import Database
 from app.platform.errors import Conflict, NotFound
-from app.platform.storage.contract import Storage
+from app.platform.storage.contract import Storage, delete_under
 from app.renders import transitions
 from app.renders.service import get_render, retry_render
 from app.renders.tables import Render
@@ -90,4 +90,4 @@ def delete_user(database: Database, storage: Storage, *, user_id: str) -> None:
         free_storage(storage, file_id=file_id, multipart_id=multipart_id)
     storage.delete_all(stored.keys)
     for prefix in stored.prefixes:
-        storage.delete_all([listed.key for listed in storage.list(prefix)])
+        delete_under(storage, prefix)

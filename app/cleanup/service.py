@@ -17,7 +17,7 @@ from app.files import queries as file_queries
 from app.platform.database import Database
 from app.platform.errors import StorageError
 from app.platform.settings import Settings
-from app.platform.storage.contract import Storage
+from app.platform.storage.contract import Storage, delete_under
 from app.platform.storage.keys import preview_prefix, render_prefix
 from app.previews import queries as preview_queries
 from app.previews.service import KEPT_SECONDS as PREVIEWS_KEPT_SECONDS
@@ -97,26 +97,19 @@ class Removed:
         return any(asdict(self).values())
 
 
+@dataclass(frozen=True, kw_only=True)
 class CleanUp:
     """One clean-up run. Concurrent runs are safe. `stopped` is polled before each step."""
 
-    def __init__(
-        self,
-        *,
-        database: Database,
-        storage: Storage,
-        rules: RetentionRules,
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._database = database
-        self._storage = storage
-        self._rules = rules
-        self._stopped = stopped
+    database: Database
+    storage: Storage
+    rules: RetentionRules
+    stopped: Callable[[], bool] = lambda: False
 
     def run(self) -> Removed:
         """Raises StorageError or Unavailable when the storage or the database fails; the next run continues."""
-        rules, removed = self._rules, Removed()
-        with self._database.write() as session:
+        rules, removed = self.rules, Removed()
+        with self.database.write() as session:
             cleanup_queries.note_ends(session)
             cleanup_queries.forget_requests(session, made_for=REQUESTS_REMEMBERED_SECONDS)
             account_queries.forget_revoked(session, revoked_for=REVOKED_KEYS_KEPT_SECONDS)
@@ -160,8 +153,8 @@ class CleanUp:
 
     def preview(self) -> Removed:
         """The removals that `run` would do now without failures. Changes nothing."""
-        rules, removed = self._rules, Removed()
-        with self._database.read() as session:
+        rules, removed = self.rules, Removed()
+        with self.database.read() as session:
             removed.renders_cleaned = cleanup_queries.count_renders_to_clean(session, ended_for=rules.settled)
             if rules.keep_results is not None:
                 removed.results_withdrawn = cleanup_queries.count_results_to_give_up(
@@ -185,8 +178,8 @@ class CleanUp:
 
     def _withdraw_results(self, kept_for: float) -> int:
         count = 0
-        while count < MOST_A_RUN and not self._stopped():
-            with self._database.write() as session:
+        while count < MOST_A_RUN and not self.stopped():
+            with self.database.write() as session:
                 changed = cleanup_queries.give_up_results(session, ended_for=kept_for, limit=BATCH)
             count += changed
             if changed < BATCH:
@@ -196,12 +189,12 @@ class CleanUp:
     def _withdraw_files(self, kept_for: float) -> int:
         count, used = 0, set[str]()
         while count < MOST_A_RUN:
-            with self._database.read() as session:
+            with self.database.read() as session:
                 found = cleanup_queries.unused_files(session, unused_for=kept_for, limit=BATCH, but=used)
             for file_id in found:
-                if self._stopped():
+                if self.stopped():
                     return count
-                with self._database.write() as session:
+                with self.database.write() as session:
                     if cleanup_queries.give_up_file(session, file_id, unused_for=kept_for):
                         count += 1
                     else:
@@ -215,10 +208,10 @@ class CleanUp:
     ) -> int:
         count, failed = 0, set[str]()
         while count < MOST_A_RUN:
-            with self._database.read() as session:
+            with self.database.read() as session:
                 found = find(session, limit=BATCH, but=failed)
             for due in found:
-                if self._stopped():
+                if self.stopped():
                     return count
                 try:
                     erase(due)
@@ -228,7 +221,7 @@ class CleanUp:
                         raise
                     log.warning("files_not_removed", id=due.id, error=error.message, detail=error.detail)
                     continue
-                with self._database.write() as session:
+                with self.database.write() as session:
                     note(session, due.id)
                 count += 1
             if len(found) < BATCH:
@@ -238,24 +231,23 @@ class CleanUp:
     def _clean_render(self, due: Due) -> None:
         """Remove all objects but the results, including those of late attempts, then the segment rows."""
         keep: Collection[str] = due.keys
-        keys = [stored.key for stored in self._storage.list(render_prefix(due.id))]
-        self._storage.delete_all([key for key in keys if key not in keep])
+        keys = [stored.key for stored in self.storage.list(render_prefix(due.id))]
+        self.storage.delete_all([key for key in keys if key not in keep])
         count = SEGMENT_ROWS
         while count == SEGMENT_ROWS:
-            with self._database.write() as session:
+            with self.database.write() as session:
                 count = cleanup_queries.shed_segments(session, render_id=due.id, limit=SEGMENT_ROWS)
 
     def _delete_preview(self, due: Due) -> None:
-        for stored in list(self._storage.list(preview_prefix(due.id))):
-            self._storage.delete(stored.key)
+        delete_under(self.storage, preview_prefix(due.id))
 
     def _clear_upload(self, due: Due) -> None:
         file_id, multipart_id = due.keys
-        free_storage(self._storage, file_id=file_id, multipart_id=multipart_id)
+        free_storage(self.storage, file_id=file_id, multipart_id=multipart_id)
 
     def _delete_keys(self, due: Due) -> None:
         for key in due.keys:
-            self._storage.delete(key)
+            self.storage.delete(key)
 
 
 def _due_previews(session: Session, *, limit: int, but: Collection[str]) -> Sequence[Due]:

@@ -68,12 +68,13 @@ class ReportingGroup(TyperGroup):
 
 def print_error(error: BaseException) -> None:
     """Print one red sentence per fault on stderr."""
-    messages = error.messages if isinstance(error, RequestError) else (_sentence(error),)
+    messages = error.messages if isinstance(error, RequestError) else (sentence_of(error),)
     for message in messages:
         stderr().print(f"[red]{escape(message)}[/red]", soft_wrap=True, highlight=False)
 
 
-def _sentence(error: BaseException) -> str:
+def sentence_of(error: BaseException) -> str:
+    """What the error says to a user; of the operating system's, the file and why."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     return str(error)

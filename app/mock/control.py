@@ -12,6 +12,7 @@ from app.mock.recorder import Log, ReceivedRequest
 from app.mock.repeatable import Repeatable
 from app.mock.webhooks import SentWebhook
 from app.platform import clock
+from app.platform.storage.contract import delete_under
 
 
 @dataclass(kw_only=True)
@@ -43,8 +44,7 @@ class Mock:
         """Removes all files, renders, rules, requests and webhooks. Then the same requests get the same answers."""
         with self.driver.paused(transitions=options.transitions):
             mock_database.empty(self.resources.database)
-            for stored in list(self.resources.storage.list("")):
-                self.resources.storage.delete(stored.key)
+            delete_under(self.resources.storage, "")
             self.faults.restart(seed=options.seed)
             self.requests.clear()
             self.webhooks.clear()

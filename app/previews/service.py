@@ -25,7 +25,7 @@ from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rectangles import Area
 from app.platform.retry_policies import PREVIEW_FAILED, PREVIEW_OUTAGE
 from app.platform.secrets import new_id
-from app.platform.storage.contract import Storage
+from app.platform.storage.contract import Storage, delete_under
 from app.platform.storage.keys import preview_prefix
 from app.previews import queries as preview_queries
 from app.previews.queries import PreviewClaim
@@ -139,8 +139,7 @@ def delete_preview(database: Database, storage: Storage, *, preview_id: str, use
     with database.write() as session:
         find_preview(session, preview_id=preview_id, user_id=user_id)
         preview_queries.withdraw(session, preview_id=preview_id, error=CANCELED)
-    for stored in list(storage.list(preview_prefix(preview_id))):
-        storage.delete(stored.key)
+    delete_under(storage, preview_prefix(preview_id))
     with database.write() as session:
         preview_queries.delete(session, preview_id=preview_id)
 

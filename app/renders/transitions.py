@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from app.platform.database import Database, database_now
 from app.platform.errors import Conflict
 from app.platform.lease import revoke
-from app.platform.storage.contract import Storage
+from app.platform.storage.contract import Storage, delete_under
 from app.platform.storage.keys import render_prefix
 from app.renders import queries as render_queries
 from app.renders import webhook_events
@@ -91,6 +91,6 @@ def delete_render(database: Database, storage: Storage, *, render_id: str, user_
         if not render.status.is_final:
             raise Conflict("The render has not ended: cancel it first.")
         render_queries.stop_giving_out(session, render_id=render_id)
-    storage.delete_all([stored.key for stored in storage.list(render_prefix(render_id))])
+    delete_under(storage, render_prefix(render_id))
     with database.write() as session:
         render_queries.delete_render(session, render_id=render_id)

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from app.cli.remote.connection import NoLogin, checked_key, find_key, find_server
-from app.cli.reporting import stderr
+from app.cli.reporting import sentence_of, stderr
 
 if TYPE_CHECKING:
     from regen_client import AsyncRegen
@@ -123,7 +123,5 @@ def _sentences(error: Exception, server: str) -> Iterable[str]:
             yield f"The server's log has more, under {error.request_id}."
     elif isinstance(error, NoAnswer):
         yield f"{server} does not answer: {str(error).partition(': ')[2] or error}"
-    elif isinstance(error, OSError) and error.strerror:
-        yield f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     else:
-        yield str(error)
+        yield sentence_of(error)

@@ -122,6 +122,11 @@ class Storage(Protocol):
         """
 
 
+def delete_under(storage: Storage, prefix: str) -> None:
+    """Remove every object whose key starts with `prefix`. Raises StorageError; then any of them may be gone."""
+    storage.delete_all([stored.key for stored in storage.list(prefix)])
+
+
 def attachment(name: str) -> str:
     """A Content-Disposition with `name` as the download name: in ASCII, and exact as RFC 6266 defines."""
     plain = ascii_name(name)
