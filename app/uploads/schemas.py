@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.http.body import Body, RequestBody, Timestamp, Url, with_example
 from app.platform.storage import contract
@@ -48,7 +48,8 @@ class UploadRequest(RequestBody):
     )
 
 
-class SentPart(RequestBody):
+# No `RequestBody`, whose reading is Python: of 10,000 parts it takes ten times as long, while other requests wait.
+class SentPart(BaseModel):
     number: PartNumber
     etag: str = Field(min_length=1, max_length=256, description="The ETag header of the answer to the part.")
 
