@@ -9,6 +9,7 @@ import argparse
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -47,8 +48,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.sandbox")
     parser.add_argument("--rounds", type=int, default=100)
     rounds = parser.parse_args().rounds
-    with suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+    if sys.platform == "linux":
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     chosen = commands()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
     for _ in range(rounds):
