@@ -76,7 +76,7 @@ def test_the_environment_for_tests(clone: Path) -> None:
 def test_the_comparison_of_files(clone: Path) -> None:
     """That of docs/fidelity.md."""
     told = run(text_of("docs/fidelity.md", ".venv/bin/python -m bench.fidelity"), clone)
-    assert "| 24000/1001 | 16 to 16 |" in told
+    assert " | 16 to 16 | " in told
 
 
 def test_the_lock(clone: Path) -> None:
