@@ -1,7 +1,6 @@
 """The `regen` command. One file per group of commands; a command imports slow modules itself."""
 
 import atexit
-import contextlib
 import os
 import sys
 
@@ -35,15 +34,20 @@ def main() -> None:
 class _QuickEnd:
     """Ends this process without freeing its objects one by one, which takes a tenth of a second with torch.
 
-    An exit status that is no number leaves the end to Python, and so does output that cannot be written: it tells.
+    An exit status that is no number leaves the end to Python; so does output that cannot be written, unless the status
+    tells of a failure already.
     """
 
     def __init__(self) -> None:
         self.status: object = None
 
     def __call__(self) -> None:
-        if isinstance(self.status, int):
-            with contextlib.suppress(OSError, ValueError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(self.status)
+        if not isinstance(self.status, int):
+            return
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            if self.status == os.EX_OK:
+                return
+        os._exit(self.status)
