@@ -32,8 +32,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(project: Path, program: str, *arguments: str, path: str) -> subprocess.CompletedProcess[str]:
+    """In a file, as the installed command is: for `-c`, Python itself imports `linecache` from 3.13 on."""
+    file = project / "bin" / "regen"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(program)
     return subprocess.run(
-        [sys.executable, "-P", "-c", program, *arguments],
+        [sys.executable, "-P", str(file), *arguments],
         cwd=project,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
@@ -55,7 +59,7 @@ def test_its_children_do_neither(project: Path, path: str, kept: str | None):
     """A folder that holds this package stays: nothing would be found without it."""
     program = (
         f"import sys; sys.path.append({str(ROOT)!r}); import regen_server; regen_server.leave_pythonpath();"
-        f"import subprocess; subprocess.run([sys.executable, '-c', {CHILD!r}, *sys.argv[1:]], check=True)"
+        f"import subprocess; subprocess.run([sys.executable, '-c', {CHILD!r}], check=True)"
     )
     ran = run(project, program, path=path.format(project=project, root=ROOT))
     assert ran.returncode == 0, ran.stderr
