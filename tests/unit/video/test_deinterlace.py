@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.platform.errors import ConfigurationError
-from app.platform.media.ffmpeg import Completed
+from app.platform.media.ffmpeg import Completed, FfmpegRunner
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.probe import ColourTags, MediaInfo, VideoStream
 from worker.video.deinterlace import Deinterlacing, plan_deinterlacing
@@ -15,11 +15,13 @@ LISTED = " TS. bwdif             V->V       Deinterlace.\n TS. yadif            
 MATCHING = " ... fieldmatch        N->V       Field matching for inverse telecine.\n"
 
 
-class Listing:
+class Listing(FfmpegRunner):
+    """ffmpeg with other components."""
+
     def __init__(self, listed: str = LISTED) -> None:
         self.listed = listed
 
-    def run(self, arguments: Any, **options: Any) -> Completed:
+    def run(self, stream_or_args: Any, **options: Any) -> Completed:
         return Completed(stdout=self.listed.encode(), stderr="")
 
 
@@ -66,7 +68,7 @@ def plan(
     info = video(
         codec, field_order, format_name=format_name, height=height, rotation=rotation, pix_fmt=pix_fmt
     )
-    return plan_deinterlacing(Listing(listed), info, has_interlaced=marked, asked=asked)  # type: ignore[arg-type]
+    return plan_deinterlacing(Listing(listed), info, has_interlaced=marked, asked=asked)
 
 
 @pytest.mark.parametrize(
