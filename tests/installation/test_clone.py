@@ -8,6 +8,7 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 from zipfile import ZipFile
 
 import pytest
@@ -100,6 +101,10 @@ def test_the_lock_with_torch_of_another_index(clone: Path) -> None:
         archive.writestr(f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
         archive.writestr(f"{folder}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{folder}/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (wheel.parent / "index.html").write_text(
+        f'<a href="{quote(wheel.name)}#sha256={digest}">{wheel.name}</a>'
+    )
     handler = partial(SimpleHTTPRequestHandler, directory=clone / "index")
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as index:
         threading.Thread(target=index.serve_forever, daemon=True).start()
@@ -108,4 +113,4 @@ def test_the_lock_with_torch_of_another_index(clone: Path) -> None:
         run(text.replace("https://download.pytorch.org/whl/cpu", address), clone)
         index.shutdown()
     told = run(".venv/bin/python scripts/requirements.py torch-cpu", clone)
-    assert f"torch=={version}" in told and hashlib.sha256(wheel.read_bytes()).hexdigest() in told
+    assert f"torch=={version}" in told and digest in told

@@ -291,7 +291,7 @@ class TestChunks:
     def test_a_length_beside_chunks_ends_the_connection(self, app, length):
         """A proxy that goes by the length would take the rest for part of the body, or wait for more."""
         head = self.HEAD.replace(b"\r\n\r\n", b"\r\nContent-Length: %b\r\n\r\n" % length)
-        with serving(app) as url, connection(url, head, b"0\r\n\r\n", GET) as client:
+        with serving(app) as url, connection(url, head + b"0\r\n\r\n" + GET) as client:
             answers = all_of(client)
         assert answers.count(b"\r\n\r\n") == 1
         assert error_of(answers)[0] == b"HTTP/1.1 400 Bad Request"
