@@ -52,7 +52,7 @@ class ContractSession:
             return response
         try:
             body = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             self.differ(f"{asked} answers {status} with something other than JSON.")
             return None
         for fault in _faults(body, described["content"]["application/json"]["schema"]):
@@ -148,7 +148,7 @@ def _told(response: httpx.Response) -> str:
     """What an error says, after a colon; the end of the sentence where it says nothing."""
     try:
         return f": {' '.join(str(error['message'])[:200] for error in response.json()['errors'])}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "."
 
 

@@ -32,6 +32,8 @@ ENGINE = {"id": "a", "scale": 4, "costMultiplier": 1, "description": "An engine.
         ),
         (201, {"engines": []}, 200, ["answers 201 rather than 200"]),
         (200, "<html>", 200, ["something other than JSON", "text/plain rather"]),
+        (200, 100_000 * "[", 200, ["something other than JSON", "text/plain rather"]),
+        (500, 100_000 * "[", 200, ["answers 500 rather than 200."]),
         (404, {"errors": [{"message": "No."}]}, 404, []),
         (404, {"detail": "No."}, 404, ["Additional properties", "'errors' is a required property"]),
         (404, {"errors": [{"message": "No.", "code": 1}]}, 404, ["errors[0]: Additional properties"]),
