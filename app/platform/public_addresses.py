@@ -42,6 +42,7 @@ _NOT_PUBLIC_V6 = tuple(
         (
             "2001::/23",  # protocol assignments, Teredo among them
             "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4, which is given up: https://www.rfc-editor.org/rfc/rfc7526
             "2620:4f:8000::/48",
             "3fff::/20",  # documentation
         ),
@@ -79,7 +80,7 @@ def is_loopback(host: str) -> bool:
 def is_permitted(address: Address, *, allowed_networks: Collection[Network] = ()) -> bool:
     """Whether the address is public, or in one of the operator's networks.
 
-    An IPv6 address that represents an IPv4 one (mapped, 6to4, NAT64) is as public as that one.
+    An IPv6 address that represents an IPv4 one (mapped, NAT64) is as public as that one.
     """
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         # The operating system connects to the IPv4 address.
@@ -92,6 +93,4 @@ def _is_public(address: Address) -> bool:
         return not any(address in network for network in _NOT_PUBLIC_V4)
     if address in _NAT64:
         return _is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
-    if address.sixtofour is not None:
-        return _is_public(address.sixtofour)
     return address in _PUBLIC_V6 and not any(address in network for network in _NOT_PUBLIC_V6)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 DOLBY_VISION_WARNING = "Dolby Vision's metadata was left out; the picture beneath it was upscaled."
 DYNAMIC_HDR_WARNING = "HDR10+ metadata, which changes from scene to scene, was left out."
 VIVID_WARNING = "HDR Vivid metadata, which changes from scene to scene, was left out."
+ADAPTIVE_HDR_WARNING = "HDR metadata by SMPTE 2094-50, which changes from scene to scene, was left out."
 STEREO_WARNING = "The tag that says how the pictures hold two views (stereo 3D) was left out."
 SPHERICAL_WARNING = "The tag that tells players to show the video as spherical (360 degrees) was left out."
 PICTURE_TIMECODE_WARNING = "Timecode inside the pictures was left out."
@@ -14,6 +15,8 @@ ACTIVE_FORMAT_WARNING = (
 ICC_WARNING = "ICC colour profiles of the pictures were left out."
 AMBIENT_WARNING = "The description of the viewing environment was left out."
 LAYER_WARNING = "An enhancement layer (LCEVC) was left out; the picture beneath it was upscaled."
+HEVC_LAYER_WARNING = "An enhancement layer (of HEVC) was left out; the picture beneath it was upscaled."
+RAW_WARNING = "A camera's parameters for its raw pictures were left out."
 BOXES_WARNING = "Marks of objects in the pictures were left out."
 EXIF_WARNING = "Exif data inside the pictures was left out."
 OTHER_WARNING = "Data beside the pictures was left out: {kind}."
@@ -24,6 +27,7 @@ LEFT_OUT = {
     "dovi ": DOLBY_VISION_WARNING,
     "dolby vision": DOLBY_VISION_WARNING,
     "2094-40": DYNAMIC_HDR_WARNING,
+    "2094-50": ADAPTIVE_HDR_WARNING,
     "cuva": VIVID_WARNING,
     "stereo 3d": STEREO_WARNING,
     "3d reference displays": STEREO_WARNING,
@@ -35,6 +39,8 @@ LEFT_OUT = {
     "icc profile": ICC_WARNING,
     "ambient viewing": AMBIENT_WARNING,
     "lcevc": LAYER_WARNING,
+    "enhancement-layer": HEVC_LAYER_WARNING,
+    "raw camera": RAW_WARNING,
     "bounding boxes": BOXES_WARNING,
     "exif": EXIF_WARNING,
 }

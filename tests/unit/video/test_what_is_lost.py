@@ -26,6 +26,9 @@ NEWER_KINDS = (
         "Video hint",
         "RTCP Sender Report",
         "HDR Dynamic Metadata CUVA 005.1 2021 (Vivid)",
+        "HDR Dynamic Metadata SMPTE2094-50",
+        "HEVC enhancement-layer decoder configuration",
+        "RAW camera color parameters",
     ),
 )
 
