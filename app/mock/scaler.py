@@ -19,6 +19,8 @@ THUMBNAIL_SIDE = 640
 JPEG_QUALITY = 4
 # The frame a tenth into the video.
 THUMBNAIL_PART = 10
+# Seconds a tick: a whole number of ticks is a frame at all usual rates, those over 1001 among them.
+FINE_TIME_BASE = "1/360000"
 FAST_ENCODERS: Mapping[VideoCodec, Mapping[str, Any]] = {
     "h264": {"preset": "ultrafast", "crf": 28, "pix_fmt": "yuv420p"},
     "hevc": {"preset": "ultrafast", "crf": 30, "pix_fmt": "yuv420p", "x265-params": "log-level=error"},
@@ -125,8 +127,8 @@ def _command(
         "fps_mode": "passthrough",
     }
     if target_fps is None:
-        # The input's time base: in the encoder's own, frames of a variable rate would coincide.
-        options["enc_time_base"] = "-1"
+        # In the encoder's own, frames of a variable rate would coincide; ffmpeg's word for the input's has changed.
+        options["enc_time_base"] = FINE_TIME_BASE
     else:
         filters = [f"fps={target_fps}", "tpad=stop=-1:stop_mode=clone", *filters]
         options["frames:v"] = output.frames
