@@ -51,6 +51,22 @@ PLACEHOLDERS = {
 }
 
 
+def run_in_bash(text: str, directory: Path, environment: Mapping[str, str], *, seconds: float) -> str:
+    """What bash prints for a sample. Fails if it fails."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+    assert done.returncode == 0, f"{text}\n{done.stdout[-4000:]}{done.stderr[-8000:]}"
+    return done.stdout
+
+
 @dataclass(frozen=True)
 class Sample:
     """A fenced block: its page, below the repository, its line, language ("" if none is named) and text."""

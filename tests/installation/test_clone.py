@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.documentation.samples import ROOT, text_of
+from tests.documentation.samples import ROOT, run_in_bash, text_of
 
 STEP_SECONDS = 3000
 
@@ -32,18 +32,7 @@ def run(text: str, clone: Path) -> str:
     path = os.pathsep.join(
         part for part in os.environ["PATH"].split(os.pathsep) if not part.startswith(sys.prefix)
     )
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", text],
-        cwd=clone,
-        env=own | {"PATH": path},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=STEP_SECONDS,
-    )
-    assert done.returncode == 0, f"{text}\n{done.stdout[-4000:]}{done.stderr[-8000:]}"
-    return done.stdout
+    return run_in_bash(text, clone, own | {"PATH": path}, seconds=STEP_SECONDS)
 
 
 def test_the_demo(clone: Path) -> None:

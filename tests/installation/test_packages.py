@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.documentation.samples import PAGES, ROOT, commands, samples, text_of
+from tests.documentation.samples import PAGES, ROOT, commands, run_in_bash, samples, text_of
 from tests.servers.process import ServerProcess, wait_until
 
 STEP_SECONDS = 1800
@@ -79,17 +79,7 @@ class Environment:
 
     def run(self, text: str, **variables: str) -> str:
         """What bash prints for it. Fails if it fails."""
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text],
-            cwd=self.directory,
-            env=self.variables | variables,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=STEP_SECONDS,
-        )
-        assert done.returncode == 0, f"{text}\n{done.stdout[-4000:]}{done.stderr[-8000:]}"
-        return done.stdout
+        return run_in_bash(text, self.directory, self.variables | variables, seconds=STEP_SECONDS)
 
 
 @pytest.mark.parametrize("command", installations())
